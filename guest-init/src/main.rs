@@ -1,0 +1,2 @@
+//! What runs first in the guest.
+fn main() {}
