@@ -1,1 +1,108 @@
-//! See Cargo.toml.
+//! The messages between the host and the guest's init.
+//!
+//! They travel over the virtio port [`CONTROL_PORT`], one message a frame ([`send`], [`recv`], [`Decoder`]):
+//!
+//! 1. init: [`ToHost::Hello`] as soon as it has opened the port;
+//! 2. host: [`ToGuest::Start`], what to mount and to run;
+//! 3. init: [`ToHost::Started`], then [`ToHost::Exited`]; or [`ToHost::Failed`] instead of either;
+//! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`].
+//!
+//! The command's standard streams have ports of their own, which carry nothing but its bytes.
+//!
+//! The encoding is postcard's, which describes nothing about itself: every change of a type below
+//! needs a new [`VERSION`]. Each side's first message begins with the version, and decoding checks
+//! it before anything else, so that two sides that differ say so ([`Error::Version`]).
+#![forbid(unsafe_code)]
+
+mod frame;
+mod start;
+
+pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
+pub use start::{
+    FileSystem, Mount, MountFlags, Process, Resource, Rlimit, Start, User, WindowSize,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of all messages. Host and guest must agree exactly: they are built together.
+pub const VERSION: u32 = 1;
+
+/// Name of the virtio port that carries the messages, both ways.
+pub const CONTROL_PORT: &str = "runq.control";
+/// Name of the virtio port for the command's standard input (or its terminal's), host to guest.
+pub const STDIN_PORT: &str = "runq.stdin";
+/// Name of the virtio port for the command's standard output (or its terminal's), guest to host.
+pub const STDOUT_PORT: &str = "runq.stdout";
+/// Name of the virtio port for the command's standard error, guest to host; unused with a terminal.
+pub const STDERR_PORT: &str = "runq.stderr";
+
+/// A message from the host to init.
+///
+/// The first variant opens the conversation and begins with the version: decoding relies on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// What to mount and to run. Comes once, first.
+    Start {
+        /// The host's [`VERSION`].
+        version: u32,
+        /// The orders.
+        start: Box<Start>,
+    },
+    /// Send a signal to the command.
+    ///
+    /// The command is PID 1 of its PID namespace: the kernel drops a signal for which it has no
+    /// handler, except SIGKILL and SIGSTOP.
+    Signal {
+        /// Number of the signal in the guest (1 to 64).
+        number: i32,
+    },
+    /// The terminal's window has another size. Ignored without a terminal.
+    Resize(WindowSize),
+}
+
+/// A message from init to the host.
+///
+/// The first variant opens the conversation and begins with the version: decoding relies on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToHost {
+    /// Init is ready for [`ToGuest::Start`].
+    Hello {
+        /// The guest's [`VERSION`].
+        version: u32,
+    },
+    /// The command runs.
+    Started {
+        /// Its process number as init sees it.
+        pid: u32,
+    },
+    /// The command has ended, its output is written to the ports, and they are closed; all file
+    /// systems are synced, and unmounted where nothing holds them. The guest powers off next.
+    Exited {
+        /// Its exit status, or 128 + N if signal N ended it.
+        code: u8,
+    },
+    /// The command could not be started. The guest powers off next.
+    Failed {
+        /// 127: the command is not there; 126: it is, but cannot be executed; 1: all else.
+        code: u8,
+        /// One line that names the object and the reason.
+        message: String,
+    },
+}
+
+impl ToGuest {
+    /// The opening message of the host, with this crate's version.
+    pub fn start(start: Start) -> Self {
+        Self::Start {
+            version: VERSION,
+            start: Box::new(start),
+        }
+    }
+}
+
+impl ToHost {
+    /// The opening message of init, with this crate's version.
+    pub fn hello() -> Self {
+        Self::Hello { version: VERSION }
+    }
+}

@@ -1,0 +1,280 @@
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{FileSystem, Mount, MountFlags, Process, Resource, Rlimit, Start, User, WindowSize};
+
+fn flags() -> impl Strategy<Value = MountFlags> {
+    any::<[bool; 4]>().prop_map(|[read_only, nosuid, nodev, noexec]| MountFlags {
+        read_only,
+        nosuid,
+        nodev,
+        noexec,
+    })
+}
+
+fn file_system() -> impl Strategy<Value = FileSystem> {
+    (".*", ".*", flags(), ".*").prop_map(|(fstype, source, flags, data)| FileSystem {
+        fstype,
+        source,
+        flags,
+        data,
+    })
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    (".*", file_system()).prop_map(|(target, file_system)| Mount {
+        target,
+        file_system,
+    })
+}
+
+fn window() -> impl Strategy<Value = WindowSize> {
+    any::<(u16, u16)>().prop_map(|(rows, cols)| WindowSize { rows, cols })
+}
+
+fn rlimit() -> impl Strategy<Value = Rlimit> {
+    let resource = prop_oneof![
+        Just(Resource::As),
+        Just(Resource::Nofile),
+        Just(Resource::Stack)
+    ];
+    (resource, any::<u64>(), any::<u64>()).prop_map(|(resource, soft, hard)| Rlimit {
+        resource,
+        soft,
+        hard,
+    })
+}
+
+fn user() -> impl Strategy<Value = User> {
+    (any::<u32>(), any::<u32>(), vec(any::<u32>(), 0..5)).prop_map(|(uid, gid, additional_gids)| {
+        User {
+            uid,
+            gid,
+            additional_gids,
+        }
+    })
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    (
+        vec(".*", 0..5),
+        vec(".*", 0..5),
+        ".*",
+        user(),
+        vec(rlimit(), 0..4),
+        option::of(window()),
+    )
+        .prop_map(|(args, env, cwd, user, rlimits, terminal)| Process {
+            args,
+            env,
+            cwd,
+            user,
+            rlimits,
+            terminal,
+        })
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    (
+        file_system(),
+        vec(mount(), 0..4),
+        option::of(".*"),
+        process(),
+    )
+        .prop_map(|(root, mounts, hostname, process)| Start {
+            root,
+            mounts,
+            hostname,
+            process,
+        })
+}
+
+fn to_guest() -> impl Strategy<Value = ToGuest> {
+    prop_oneof![
+        start().prop_map(ToGuest::start),
+        any::<i32>().prop_map(|number| ToGuest::Signal { number }),
+        window().prop_map(ToGuest::Resize),
+    ]
+}
+
+fn to_host() -> impl Strategy<Value = ToHost> {
+    prop_oneof![
+        Just(ToHost::hello()),
+        any::<u32>().prop_map(|pid| ToHost::Started { pid }),
+        any::<u8>().prop_map(|code| ToHost::Exited { code }),
+        (any::<u8>(), ".*").prop_map(|(code, message)| ToHost::Failed { code, message }),
+    ]
+}
+
+/// Sends and receives through a byte stream.
+fn round_trip<M: Message + PartialEq + std::fmt::Debug>(messages: &[M]) {
+    let mut stream = Vec::new();
+    for message in messages {
+        send(&mut stream, message).unwrap();
+    }
+    let mut reader = stream.as_slice();
+    for message in messages {
+        assert_eq!(&recv::<M>(&mut reader).unwrap(), message);
+    }
+    assert!(matches!(recv::<M>(&mut reader), Err(Error::Closed)));
+}
+
+/// A frame with this body.
+fn frame(body: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+    frame.extend_from_slice(body);
+    frame
+}
+
+proptest! {
+    #[test]
+    fn every_message_to_the_guest_survives_the_trip(messages in vec(to_guest(), 0..4)) {
+        round_trip(&messages);
+    }
+
+    #[test]
+    fn every_message_to_the_host_survives_the_trip(messages in vec(to_host(), 0..6)) {
+        round_trip(&messages);
+    }
+
+    #[test]
+    fn the_decoder_does_not_care_where_the_bytes_are_split(
+        messages in vec(to_host(), 1..6),
+        step in 1usize..40,
+    ) {
+        let stream: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
+        let mut decoder = Decoder::<ToHost>::new();
+        let mut received = Vec::new();
+        for bytes in stream.chunks(step) {
+            decoder.push(bytes);
+            while let Some(message) = decoder.next().unwrap() {
+                received.push(message);
+            }
+        }
+        prop_assert_eq!(received, messages);
+        prop_assert!(decoder.is_empty());
+    }
+
+    #[test]
+    fn a_cut_message_is_an_unexpected_end(message in to_guest(), cut in any::<prop::sample::Index>()) {
+        let stream = encode(&message).unwrap();
+        let cut = 1 + cut.index(stream.len() - 1);
+        let result = recv::<ToGuest>(&mut &stream[..cut]);
+        prop_assert!(
+            matches!(&result, Err(Error::Io(e)) if e.kind() == ErrorKind::UnexpectedEof),
+            "{result:?}"
+        );
+    }
+
+    #[test]
+    fn any_bytes_give_a_message_or_an_error(body in vec(any::<u8>(), 0..200)) {
+        let stream = frame(&body);
+        // Equal except for numbers that came with more bytes than they need.
+        if let Ok(message) = recv::<ToGuest>(&mut stream.as_slice()) {
+            prop_assert!(encode(&message).unwrap().len() <= stream.len());
+        }
+        let mut decoder = Decoder::<ToHost>::new();
+        decoder.push(&stream);
+        let _ = decoder.next();
+        prop_assert!(decoder.is_empty(), "a frame is consumed whether it is good or not");
+    }
+
+    #[test]
+    fn any_stream_ends_the_decoder_in_a_bounded_state(chunks in vec(vec(any::<u8>(), 0..64), 0..64)) {
+        let mut decoder = Decoder::<ToGuest>::new();
+        for chunk in chunks {
+            decoder.push(&chunk);
+            loop {
+                match decoder.next() {
+                    Ok(None) => break,
+                    Err(Error::TooLong(length)) => {
+                        prop_assert!(length > MAX_FRAME);
+                        return Ok(());
+                    }
+                    Ok(Some(_)) | Err(Error::Malformed | Error::Version(_)) => {}
+                    Err(error) => prop_assert!(false, "{error}"),
+                }
+            }
+            prop_assert!(decoder.buffer.len() < HEADER + MAX_FRAME);
+        }
+    }
+}
+
+#[test]
+fn the_length_is_bounded_both_ways() {
+    let header = u32::try_from(MAX_FRAME + 1).unwrap().to_le_bytes();
+    assert!(matches!(
+        recv::<ToHost>(&mut header.as_slice()),
+        Err(Error::TooLong(length)) if length == MAX_FRAME + 1
+    ));
+    let mut decoder = Decoder::<ToHost>::new();
+    decoder.push(&u32::MAX.to_le_bytes());
+    assert!(matches!(decoder.next(), Err(Error::TooLong(_))));
+
+    let mut sent = Vec::new();
+    let message = ToHost::Failed {
+        code: 1,
+        message: "x".repeat(MAX_FRAME),
+    };
+    assert!(matches!(send(&mut sent, &message), Err(Error::TooLong(_))));
+    assert!(sent.is_empty());
+}
+
+#[test]
+fn the_largest_frame_is_accepted() {
+    // Variant, code, and three bytes for the length of the text.
+    let message = ToHost::Failed {
+        code: 1,
+        message: "x".repeat(MAX_FRAME - 5),
+    };
+    assert_eq!(encode(&message).unwrap().len(), HEADER + MAX_FRAME);
+    round_trip(&[message]);
+}
+
+#[test]
+fn another_version_is_named_whatever_follows_it() {
+    for body in [vec![0, 7], vec![0, 7, 0xff, 0xff, 0xff]] {
+        let stream = frame(&body);
+        assert!(matches!(
+            recv::<ToGuest>(&mut stream.as_slice()),
+            Err(Error::Version(7))
+        ));
+        assert!(matches!(
+            recv::<ToHost>(&mut stream.as_slice()),
+            Err(Error::Version(7))
+        ));
+    }
+}
+
+#[test]
+fn bytes_behind_a_message_are_refused() {
+    let mut body = encode(&ToHost::hello()).unwrap().split_off(HEADER);
+    body.push(0);
+    assert!(matches!(
+        recv::<ToHost>(&mut frame(&body).as_slice()),
+        Err(Error::Malformed)
+    ));
+}
+
+#[test]
+fn a_message_after_a_malformed_one_is_received() {
+    let mut decoder = Decoder::<ToHost>::new();
+    decoder.push(&frame(&[99]));
+    decoder.push(&encode(&ToHost::Exited { code: 3 }).unwrap());
+    assert!(matches!(decoder.next(), Err(Error::Malformed)));
+    assert_eq!(decoder.next().unwrap(), Some(ToHost::Exited { code: 3 }));
+    assert_eq!(decoder.next().unwrap(), None);
+}
+
+#[test]
+fn a_list_that_claims_to_be_huge_is_refused_before_it_is_allocated() {
+    // Start, this version, then a file system type of 2^32-1 bytes.
+    let version = u8::try_from(VERSION).unwrap();
+    let body = [0, version, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    assert!(matches!(
+        recv::<ToGuest>(&mut frame(&body).as_slice()),
+        Err(Error::Malformed)
+    ));
+}
