@@ -1,1 +1,25 @@
-//! See Cargo.toml.
+//! What the machine looks like to the guest: numbers and bytes. Nothing here holds a KVM handle or
+//! knows a device; what KVM must be told comes back as plain `kvm_bindings` values.
+//!
+//! One folder per architecture, with the same file names and the same public functions. Calls come
+//! in this order, all on the thread that builds the VM:
+//!
+//! 1. [`layout::ram_ranges`]: where guest memory goes. The memory must be fresh, that is, all zero.
+//! 2. [`kernel::Kernel::read`] and [`kernel::Kernel::load`]: the kernel file into guest memory.
+//! 3. [`initrd::load`]: the initial RAM disk, if there is one.
+//! 4. [`boot::write`]: command line, firmware tables and boot parameters into guest memory.
+//! 5. [`cpuid::Model::new`] once, and [`cpuid::Model::vcpu`] for each vCPU (`KVM_SET_CPUID2`).
+//! 6. [`msrs::boot`] for each vCPU (`KVM_SET_MSRS`); [`regs::general`], [`regs::special`] and
+//!    [`regs::fpu`] for vCPU 0 alone: the guest starts the others.
+
+use vhost_user_backend::bitmap::BitmapMmapRegion;
+use vm_memory::GuestMemoryMmap;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::*;
+
+/// Guest memory: private and anonymous. The bitmap type is that of the virtio-fs library; no dirty
+/// log is kept.
+pub type Memory = GuestMemoryMmap<BitmapMmapRegion>;
