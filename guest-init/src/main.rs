@@ -1,2 +1,110 @@
-//! What runs first in the guest.
-fn main() {}
+//! The guest's init: the kernel's first process, from the initrd.
+//!
+//! It tells the host that it is there, receives its orders, runs one command in a container of the
+//! guest's own kernel, reports how it ended, and powers off. It never exits: that would be a kernel
+//! panic. The order of things is [`life`]'s, one module for each.
+#![cfg_attr(not(test), no_main)]
+
+mod console;
+mod control;
+mod failure;
+mod lookup;
+mod modules;
+mod mounts;
+mod passwd;
+mod ports;
+mod process;
+mod reap;
+mod stdio;
+mod syscalls;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use nix::sys::reboot::{RebootMode, reboot};
+use proto::ToHost;
+
+use control::Control;
+use failure::Failure;
+use reap::Command;
+use stdio::Stdio;
+
+/// The C runtime's entry: Rust's own start code would abort without /dev/null when the kernel has
+/// no console to open for us, and would ignore SIGPIPE, which the command would inherit.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+// SAFETY: the C runtime calls the one function of this name, and its arguments are not used.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> libc::c_int {
+    life()
+}
+
+/// From the kernel's hand-over to power-off.
+#[cfg_attr(test, expect(dead_code, reason = "the tests have a main of their own"))]
+fn life() -> ! {
+    std::panic::set_hook(Box::new(|panic| {
+        console::line(format_args!("{panic}"));
+        power_off();
+    }));
+    if let Err(error) = boot().and_then(converse) {
+        console::line(format_args!("{error:#}"));
+    }
+    power_off()
+}
+
+/// Brings the guest so far that the host can talk to us: no more than that needs.
+fn boot() -> Result<Control> {
+    mounts::early()?;
+    console::open();
+    modules::load(Path::new("/modules"));
+    let mut control = Control::open()?;
+    control.send(&ToHost::hello())?;
+    Ok(control)
+}
+
+/// Runs the command that the host names, and tells it the result.
+fn converse(mut control: Control) -> Result<()> {
+    let last = match run(&mut control) {
+        Ok(code) => ToHost::Exited { code },
+        Err(Failure { code, message }) => {
+            console::line(format_args!("{message}"));
+            ToHost::Failed { code, message }
+        }
+    };
+    console::debug(format_args!("{last:?}"));
+    nix::unistd::sync();
+    control.send(&last)
+}
+
+/// Runs the command; its exit code.
+fn run(control: &mut Control) -> Result<u8, Failure> {
+    let start = control.start()?;
+    console::debug(format_args!("{start:?}"));
+    mounts::devpts()?;
+    let (stdio, command_end) = Stdio::open(start.process.terminal)?;
+    // The command is forked before there is a second thread.
+    let pid = process::start(&start, command_end)?;
+    let command = Arc::new(Command::new(pid));
+    control.send(&ToHost::Started {
+        pid: pid.cast_unsigned(),
+    })?;
+    let terminal = stdio.terminal()?;
+    let output = stdio.pump()?;
+    control.listen(Arc::clone(&command), terminal)?;
+    let code = command.wait()?;
+    // With the command all others in its PID namespace have ended, and so has their output; with
+    // the last of them went their mounts.
+    output.drain();
+    Ok(code)
+}
+
+/// Ends the guest.
+fn power_off() -> ! {
+    nix::unistd::sync();
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    console::line(format_args!("power off: {error}"));
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,68 @@
+//! The conversation with the host.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use proto::{CONTROL_PORT, Error, Start, ToGuest, ToHost};
+
+use crate::reap::Command;
+use crate::stdio::spawn_thread;
+use crate::{console, ports, syscalls};
+
+/// The control port.
+pub(crate) struct Control {
+    port: File,
+}
+
+impl Control {
+    /// Opens the port.
+    pub(crate) fn open() -> Result<Self> {
+        let port = ports::open(CONTROL_PORT, File::options().read(true).write(true))?;
+        Ok(Self { port })
+    }
+
+    /// Sends a message; waits until the host has opened its end of the port.
+    pub(crate) fn send(&mut self, message: &ToHost) -> Result<()> {
+        proto::send(&mut self.port, message).context("send a message to the host")
+    }
+
+    /// Receives the orders.
+    pub(crate) fn start(&mut self) -> Result<Start> {
+        match proto::recv(&mut self.port).context("receive the host's orders")? {
+            ToGuest::Start { start, .. } => Ok(*start),
+            other => bail!("the host's first message must be Start, but it is {other:?}"),
+        }
+    }
+
+    /// Obeys the host while the command runs, on a thread of its own.
+    pub(crate) fn listen(&self, command: Arc<Command>, terminal: Option<OwnedFd>) -> Result<()> {
+        let mut port = self.port.try_clone()?;
+        spawn_thread("control", move || {
+            loop {
+                match proto::recv(&mut port) {
+                    Ok(message) => obey(&message, &command, terminal.as_ref()),
+                    Err(error @ Error::Malformed) => console::line(format_args!("{error}")),
+                    Err(error) => {
+                        return console::line(format_args!("control port: {error}"));
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Does what one message says.
+fn obey(message: &ToGuest, command: &Command, terminal: Option<&OwnedFd>) {
+    console::debug(format_args!("{message:?}"));
+    let done = match (message, terminal) {
+        (ToGuest::Signal { number }, _) => command.signal(*number),
+        (ToGuest::Resize(size), Some(terminal)) => syscalls::set_window_size(terminal, *size),
+        (ToGuest::Resize(_), None) | (ToGuest::Start { .. }, _) => Ok(()),
+    };
+    if let Err(error) = done {
+        console::line(format_args!("{message:?}: {error}"));
+    }
+}

@@ -1,0 +1,60 @@
+//! Kernel modules from the initrd, for kernels that have not all drivers built in.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+
+use crate::console;
+
+/// Loads what `DIR/order` lists, if that file is there, and frees the initrd's memory of it.
+///
+/// A module that cannot be loaded is a line on the console: whether it is missed shows later.
+pub(crate) fn load(dir: &Path) {
+    let Ok(order) = fs::read_to_string(dir.join("order")) else {
+        return;
+    };
+    for name in names(&order) {
+        let path = dir.join(name);
+        match load_one(&path).with_context(|| format!("load the kernel module {name}")) {
+            Ok(()) => console::debug(format_args!("loaded {name}")),
+            Err(error) => console::line(format_args!("{error:#}")),
+        }
+        // The initrd's files live in memory.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// The file names in an order file: one a line, dependencies first.
+fn names(order: &str) -> impl Iterator<Item = &str> {
+    order.lines().map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn load_one(path: &Path) -> Result<()> {
+    match finit_module(File::open(path)?, c"", ModuleInitFlags::empty()) {
+        // Built in, or loaded already.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_file_is_one_name_a_line() {
+        let order = "virtio.ko\n\n virtio_ring.ko \r\nvirtio_console.ko";
+        let names: Vec<_> = names(order).collect();
+        assert_eq!(names, ["virtio.ko", "virtio_ring.ko", "virtio_console.ko"]);
+        assert_eq!(super::names("").count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_module_is_an_error() {
+        assert!(load_one(Path::new("/nonexistent.ko")).is_err());
+        assert!(load_one(Path::new("/proc/version")).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! Becoming the command: from a fork of init to execve(2).
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use libc::pid_t;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{self, setrlimit};
+use nix::unistd::{Gid, Uid, chdir, execve, pipe2, setgroups, sethostname, setresgid, setresuid};
+use proto::{Process, Resource, Rlimit, Start, User};
+
+use crate::failure::Failure;
+use crate::stdio::CommandEnd;
+use crate::{lookup, mounts, passwd, syscalls};
+
+/// Bytes of a failure's message that are told.
+const MAX_MESSAGE: u64 = 4096;
+
+/// Starts the command; its process number. It has been executed when this returns, or is gone.
+pub(crate) fn start(start: &Start, stdio: CommandEnd) -> Result<pid_t, Failure> {
+    let (result, report) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let Some(pid) = fork_in_pid_namespace()? else {
+        let Err(failure) = become_command(start, stdio);
+        tell(report.into(), &failure);
+        std::process::exit(1);
+    };
+    // Only the child may hold these: its end is what closes them.
+    drop((report, stdio));
+    hear(result.into())?;
+    Ok(pid)
+}
+
+/// Forks a child that is PID 1 of a new PID namespace.
+fn fork_in_pid_namespace() -> Result<Option<pid_t>> {
+    let path = "/proc/self/ns/pid";
+    let own = File::open(path)
+        .with_context(|| format!("open {path} (the kernel needs CONFIG_PID_NS)"))?;
+    unshare(CloneFlags::CLONE_NEWPID).context("make a PID namespace")?;
+    let child = syscalls::fork().context("fork")?;
+    if child.is_some() {
+        // Else init could have no more threads.
+        setns(own, CloneFlags::CLONE_NEWPID).context("return to init's PID namespace")?;
+    }
+    Ok(child)
+}
+
+/// In the child: passes on why it is not the command.
+fn tell(mut report: File, failure: &Failure) {
+    let mut bytes = vec![failure.code];
+    bytes.extend_from_slice(failure.message.as_bytes());
+    // Init is there as long as the guest is.
+    let _ = report.write_all(&bytes);
+}
+
+/// In init: waits until the child has executed the command, which closes the pipe.
+fn hear(result: File) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    result
+        .take(MAX_MESSAGE)
+        .read_to_end(&mut bytes)
+        .context("hear of the command's start")?;
+    match bytes.split_first() {
+        None => Ok(()),
+        Some((&code, message)) => Err(Failure {
+            code,
+            message: String::from_utf8_lossy(message).into_owned(),
+        }),
+    }
+}
+
+/// In the child: takes on everything that the command has, and executes it.
+///
+/// Signals have their default actions and none is blocked: init changes neither.
+fn become_command(start: &Start, stdio: CommandEnd) -> Result<Infallible, Failure> {
+    let process = &start.process;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
+        .context("make mount and IPC namespaces (the kernel needs CONFIG_IPC_NS)")?;
+    mounts::enter_root(&start.root, &start.mounts)?;
+    if let Some(name) = &start.hostname {
+        sethostname(name).with_context(|| format!("set the host name {name}"))?;
+    }
+    stdio.attach(Uid::from_raw(process.user.uid))?;
+    if process.terminal.is_some() {
+        mounts::console()?;
+    }
+    for limit in &process.rlimits {
+        set_limit(limit)?;
+    }
+    chdir(process.cwd.as_str()).map_err(|errno| {
+        Failure::of_command(&format!("working directory {}", process.cwd), errno)
+    })?;
+    set_user(&process.user)?;
+    execute(process)
+}
+
+fn set_limit(limit: &Rlimit) -> Result<()> {
+    setrlimit(kernel_resource(limit.resource), limit.soft, limit.hard)
+        .with_context(|| format!("set the resource limit {limit:?}"))
+}
+
+/// Groups first: only root may change them.
+fn set_user(user: &User) -> Result<()> {
+    let groups: Vec<_> = user
+        .additional_gids
+        .iter()
+        .copied()
+        .map(Gid::from_raw)
+        .collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    setgroups(&groups)
+        .and_then(|()| setresgid(gid, gid, gid))
+        .and_then(|()| setresuid(uid, uid, uid))
+        .with_context(|| format!("change to {user:?}"))
+}
+
+fn execute(process: &Process) -> Result<Infallible, Failure> {
+    let name = process.args.first().context("no command is given")?;
+    let mut env = strings(&process.env)?;
+    if lookup::variable("HOME", &process.env).is_none() {
+        env.push(home_variable(Path::new("/etc/passwd"), process.user.uid)?);
+    }
+    let args = strings(&process.args)?;
+    let file = lookup::executable(name, &process.env)?;
+    let path = CString::new(file.as_os_str().as_encoded_bytes()).context("a zero byte")?;
+    let Err(errno) = execve(&path, &args, &env);
+    Err(exec_failure(&file, errno))
+}
+
+/// The file is there, so that a file that is not found is one that it needs.
+fn exec_failure(file: &Path, errno: Errno) -> Failure {
+    let object = match errno {
+        Errno::ENOENT => format!("{}: its interpreter or dynamic loader", file.display()),
+        _ => file.display().to_string(),
+    };
+    Failure::of_command(&object, errno)
+}
+
+/// HOME as the user's passwd entry has it, or else the root.
+fn home_variable(passwd: &Path, uid: u32) -> Result<CString> {
+    let mut variable = b"HOME=".to_vec();
+    variable.extend(passwd::home(passwd, uid).unwrap_or_else(|| b"/".to_vec()));
+    CString::new(variable).context("HOME")
+}
+
+fn strings(strings: &[String]) -> Result<Vec<CString>> {
+    let convert = |text: &String| {
+        CString::new(text.as_str())
+            .with_context(|| format!("{text:?} contains a zero byte, which the kernel cannot take"))
+    };
+    strings.iter().map(convert).collect()
+}
+
+fn kernel_resource(resource: Resource) -> resource::Resource {
+    use resource::Resource as Kernel;
+    match resource {
+        Resource::As => Kernel::RLIMIT_AS,
+        Resource::Core => Kernel::RLIMIT_CORE,
+        Resource::Cpu => Kernel::RLIMIT_CPU,
+        Resource::Data => Kernel::RLIMIT_DATA,
+        Resource::Fsize => Kernel::RLIMIT_FSIZE,
+        Resource::Locks => Kernel::RLIMIT_LOCKS,
+        Resource::Memlock => Kernel::RLIMIT_MEMLOCK,
+        Resource::Msgqueue => Kernel::RLIMIT_MSGQUEUE,
+        Resource::Nice => Kernel::RLIMIT_NICE,
+        Resource::Nofile => Kernel::RLIMIT_NOFILE,
+        Resource::Nproc => Kernel::RLIMIT_NPROC,
+        Resource::Rss => Kernel::RLIMIT_RSS,
+        Resource::Rtprio => Kernel::RLIMIT_RTPRIO,
+        Resource::Rttime => Kernel::RLIMIT_RTTIME,
+        Resource::Sigpending => Kernel::RLIMIT_SIGPENDING,
+        Resource::Stack => Kernel::RLIMIT_STACK,
+    }
+}

@@ -1,0 +1,131 @@
+//! The few system calls for which nix has no safe function, or one that cannot express all that
+//! the kernel says (real-time signals).
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libc::{c_int, pid_t};
+use proto::WindowSize;
+
+/// A child that has ended, as siginfo_t tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    /// Its process number.
+    pub(crate) pid: pid_t,
+    /// CLD_EXITED, CLD_KILLED or CLD_DUMPED.
+    pub(crate) code: c_int,
+    /// Its exit status for CLD_EXITED, otherwise the signal's number.
+    pub(crate) status: c_int,
+}
+
+/// Forks: in the child, none; in the parent, the child's process number.
+///
+/// # Errors
+/// Also if this process has more than one thread: what the others hold, the allocator's lock for
+/// one, would be held in the child for ever.
+pub(crate) fn fork() -> io::Result<Option<pid_t>> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("fork needs a single thread"));
+    }
+    // SAFETY: there is no other thread, see above, so that the child may do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
+/// Waits until any child has ended, and leaves it to be reaped.
+pub(crate) fn wait_for_child() -> io::Result<Ended> {
+    // SAFETY: all-zero bytes are a siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call, which writes nothing else.
+    check(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOWAIT) })?;
+    // SAFETY: waitid fills in the fields of SIGCHLD's siginfo.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(Ended {
+        pid,
+        code: info.si_code,
+        status,
+    })
+}
+
+/// Reaps a child that has ended.
+pub(crate) fn reap(pid: pid_t) -> io::Result<()> {
+    // SAFETY: a null status is allowed, and nothing else is written.
+    check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }).map(drop)
+}
+
+/// Sends a signal by its number.
+pub(crate) fn kill(pid: pid_t, signal: c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Makes a terminal the controlling one of this process, which must lead a session without one.
+pub(crate) fn take_terminal(terminal: impl AsFd) -> io::Result<()> {
+    let fd = terminal.as_fd().as_raw_fd();
+    // SAFETY: the argument is a number.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// Sets the size of a terminal's window; its processes get SIGWINCH.
+pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let fd = terminal.as_fd().as_raw_fd();
+    // SAFETY: TIOCSWINSZ reads a winsize, which outlives the call.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &raw const size) }).map(drop)
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::OFlag;
+    use nix::pty::posix_openpt;
+
+    #[test]
+    fn a_terminal_has_the_size_that_is_set() {
+        let terminal = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+        set_window_size(
+            &terminal,
+            WindowSize {
+                rows: 50,
+                cols: 132,
+            },
+        )
+        .unwrap();
+        // SAFETY: all-zero bytes are a winsize.
+        let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+        // SAFETY: TIOCGWINSZ writes a winsize.
+        let got = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+        assert_eq!((got, size.ws_row, size.ws_col), (0, 50, 132));
+    }
+
+    #[test]
+    fn a_process_with_several_threads_is_not_forked() {
+        // The test runs in a thread of its own.
+        assert!(fork().is_err());
+    }
+
+    #[test]
+    fn a_terminal_is_what_takes_a_terminals_size() {
+        let size = WindowSize { rows: 1, cols: 1 };
+        let file = fs::File::open("/dev/null").unwrap();
+        assert!(set_window_size(&file, size).is_err());
+        assert!(take_terminal(&file).is_err());
+    }
+}
