@@ -6,6 +6,8 @@
 //! To find a device: `virtio/console/`, `virtio/rng.rs`, `virtio/fs.rs`; the registers in front of
 //! them: `virtio/transport.rs` (what all transports share) and `virtio/pci.rs`.
 
+pub mod event_loop;
+pub mod pci;
 pub mod virtio;
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;

@@ -34,6 +34,16 @@ impl ConfigSpace {
         })
     }
 
+    /// How many bytes it has. Any thread.
+    pub fn len(&self) -> usize {
+        self.lock().bytes.len()
+    }
+
+    /// Whether the device has no configuration. Any thread.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Fills `data` from `offset`; bytes past the end read as zero. Any thread.
     pub fn read(&self, offset: usize, data: &mut [u8]) {
         let state = self.lock();

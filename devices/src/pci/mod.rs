@@ -1,0 +1,41 @@
+//! The PCI bus of the machine: one host bridge, one bus, functions that never move.
+
+mod config_header;
+mod root;
+
+use std::ops::Range;
+
+pub use config_header::{Bar, ConfigHeader, Identity, NoRoom};
+pub use root::{PciRoot, SlotsTaken};
+
+/// One function on the bus (PCI Local Bus 3.0).
+///
+/// Called by vCPU threads, one at a time; must not wait for anything.
+pub trait PciFunction: Send {
+    /// Fills `data` (1, 2 or 4 bytes, not crossing a double word) from configuration space.
+    fn config_read(&mut self, offset: usize, data: &mut [u8]);
+
+    /// Takes a write of `data` (1, 2 or 4 bytes, not crossing a double word) to configuration space.
+    fn config_write(&mut self, offset: usize, data: &[u8]);
+
+    /// The guest addresses of the function's memory BAR; always the same.
+    fn bar(&self) -> Option<Range<u64>> {
+        None
+    }
+
+    /// Whether the guest has switched memory decoding on.
+    fn decodes_memory(&self) -> bool {
+        false
+    }
+
+    /// Fills `data` from the BAR; the range lies within the BAR. Reads of nothing are all ones.
+    fn bar_read(&mut self, offset: u64, data: &mut [u8]) {
+        let _ = offset;
+        data.fill(0xff);
+    }
+
+    /// Takes a write to the BAR; the range lies within the BAR.
+    fn bar_write(&mut self, offset: u64, data: &[u8]) {
+        let _ = (offset, data);
+    }
+}
