@@ -10,6 +10,8 @@ mod pci;
 mod pci_capabilities;
 mod pci_common;
 mod queue;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transport;
 pub(crate) mod worker;
 
