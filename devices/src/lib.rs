@@ -7,7 +7,9 @@
 //! them: `virtio/transport.rs` (what all transports share) and `virtio/pci.rs`.
 
 pub mod event_loop;
+pub mod legacy;
 pub mod pci;
+pub mod stream;
 pub mod virtio;
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;

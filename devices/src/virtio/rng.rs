@@ -1,0 +1,109 @@
+//! Entropy device (virtio 1.3, section 5.4): the host's random numbers for the guest.
+
+use std::io;
+use std::sync::Arc;
+
+use super::buffers::{Buffers, Slice};
+use super::turn::{Served, take_turn};
+use super::{Activation, ConfigSpace, DeviceError, DeviceType, VirtQueue, VirtioDevice, Watch};
+
+/// Linux asks for one buffer at a time.
+const QUEUE_SIZE: u16 = 8;
+
+/// The most that one request gets. Linux asks for at most a page; the driver may be given less
+/// than it asked for, but not nothing (section 5.4.6.2).
+const MAX_REQUEST: usize = 64 << 10;
+
+/// The entropy device has nothing to configure.
+#[derive(Debug, Default)]
+pub struct Config {}
+
+/// The device.
+#[derive(Debug)]
+pub struct Rng {
+    config: Arc<ConfigSpace>,
+}
+
+impl Rng {
+    /// A device.
+    ///
+    /// # Errors
+    /// When no eventfd can be made.
+    pub fn new(_config: Config) -> io::Result<Self> {
+        Ok(Self {
+            config: Arc::new(ConfigSpace::new(Vec::new())?),
+        })
+    }
+}
+
+impl VirtioDevice for Rng {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Rng
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE]
+    }
+
+    fn config(&self) -> Arc<ConfigSpace> {
+        Arc::clone(&self.config)
+    }
+
+    fn start(&mut self, _: &mut Activation, _: &mut dyn Watch) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn kicked(
+        &mut self,
+        _index: usize,
+        queues: &mut [VirtQueue],
+        _watch: &mut dyn Watch,
+    ) -> Result<(), DeviceError> {
+        let Some(queue) = queues.first_mut() else {
+            return Ok(());
+        };
+        let memory = Arc::clone(queue.memory());
+        take_turn(queue, |chain| {
+            let mut buffers = Buffers::writable(chain, &memory);
+            let mut written = 0;
+            for slice in buffers.slices(MAX_REQUEST)? {
+                written += fill(&slice).map_err(|source| DeviceError::Host {
+                    what: "get random numbers for the guest".to_owned(),
+                    source,
+                })?;
+            }
+            Ok(Served::Used(written))
+        })?;
+        Ok(())
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Fills guest memory by getrandom(2), which does not block once the host has booted.
+#[allow(unsafe_code)] // The kernel writes into guest memory itself.
+fn fill(slice: &Slice<'_>) -> io::Result<u32> {
+    let mut written = 0;
+    while let Ok(rest) = slice.offset(written)
+        && !rest.is_empty()
+    {
+        let guard = rest.ptr_guard_mut();
+        // SAFETY: the guard's memory may be written, for `rest.len()` bytes.
+        let count = unsafe { libc::getrandom(guard.as_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(count) {
+            Ok(count) => written += count,
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    // At most MAX_REQUEST.
+    Ok(u32::try_from(written).unwrap_or(u32::MAX))
+}
