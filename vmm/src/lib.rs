@@ -1,1 +1,23 @@
-//! See Cargo.toml.
+//! How a virtual machine is built and run.
+//!
+//! ```text
+//! Config ──▶ Vm::new ──▶ Board (memory, buses) + EventLoop (devices) + vCPUs ──▶ Vm::run ──▶ Exit
+//! ```
+//!
+//! One thread serves the event loop, each vCPU has a thread, and each virtio-fs share has its own.
+//! [`control`] and [`session`] talk to the guest's init on the event loop's thread.
+
+pub mod board;
+pub mod control;
+pub mod exit;
+pub mod fabric;
+pub mod kick;
+pub mod kvm;
+pub mod kvm_stats;
+pub mod memory;
+pub mod session;
+pub mod signals;
+pub mod stats;
+pub mod terminal;
+pub mod vcpu;
+pub mod vm;

@@ -1,0 +1,76 @@
+//! Everything that differs between machines, behind one trait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use arch::cmdline::CommandLine;
+use arch::cpuid::CpuFeatures;
+use devices::Memory;
+use devices::event_loop::EventLoop;
+use devices::virtio::DeviceHandle;
+use devices::virtio::console::Streams;
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+
+use crate::exit::Exit;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::Pc as HostBoard;
+
+/// What the guest boots.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// The kernel file.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: CommandLine,
+}
+
+/// A machine without its vCPU threads: VM, memory, interrupt controllers, buses.
+///
+/// Called in this order: `new`, `attach` and `attach_console` as often as needed, `load`, then
+/// `vcpu` once for each index, all on the thread that builds the VM; then `run` on vCPU threads.
+pub trait Board: Send + Sync + Sized + 'static {
+    /// A machine with room for `cpus` vCPUs, and `memory` bytes of RAM.
+    ///
+    /// # Errors
+    /// When KVM or the host refuses.
+    fn new(kvm: &Kvm, cpus: u32, memory: u64, features: &CpuFeatures) -> Result<Self>;
+
+    /// Guest memory.
+    fn memory(&self) -> &Arc<Memory>;
+
+    /// Plugs a virtio device in; its transport is the board's.
+    ///
+    /// # Errors
+    /// When the bus is full.
+    fn attach(&mut self, device: DeviceHandle) -> Result<()>;
+
+    /// Plugs in the machine's simple console, which works from the kernel's first message on.
+    ///
+    /// # Errors
+    /// When KVM refuses its interrupt.
+    fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()>;
+
+    /// Loads what the guest boots, and describes the machine to it.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    fn load(&mut self, boot: &Boot) -> Result<()>;
+
+    /// Makes a vCPU in its initial state.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    fn vcpu(&self, index: u32) -> Result<VcpuFd>;
+
+    /// Handles an exit that is the machine's business. Returns how the guest ended, if it did.
+    ///
+    /// # Errors
+    /// When the guest does what the machine does not know.
+    fn run(&self, exit: VcpuExit<'_>) -> Result<Option<Exit>>;
+}

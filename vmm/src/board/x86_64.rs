@@ -1,0 +1,256 @@
+//! A PC without a past: local and I/O APICs in KVM, no PIT, hardware-reduced ACPI, PCI.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result, bail};
+use arch::boot::Machine;
+use arch::cpuid::{CpuFeatures, Host, Model};
+use arch::initrd::Initrd;
+use arch::kernel::{Entry, Kernel};
+use arch::layout;
+use devices::Memory;
+use devices::event_loop::EventLoop;
+use devices::legacy::{Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power};
+use devices::pci::PciRoot;
+use devices::virtio::console::Streams;
+use devices::virtio::{DeviceHandle, Fabric, VirtioPci};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs};
+use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use tracing::debug;
+
+use super::{Board, Boot};
+use crate::exit::Exit;
+use crate::fabric::KvmFabric;
+use crate::memory;
+
+/// The configuration mechanism of PCI by ports (PCI 3.0, section 3.2.2.3.2).
+const PCI_PORTS: std::ops::RangeInclusive<u16> = 0xcf8..=0xcff;
+
+/// The x86_64 machine.
+pub struct Pc {
+    vm: Arc<VmFd>,
+    memory: Arc<Memory>,
+    fabric: Arc<KvmFabric>,
+    pci: PciRoot,
+    ports: PortBus,
+    machine: Machine,
+    next_bar: u64,
+    cpu: CpuSource,
+    entry: Option<Entry>,
+}
+
+/// What the vCPUs' common model is made of, once the first of them tells the TSC's frequency.
+struct CpuSource {
+    supported: CpuId,
+    features: CpuFeatures,
+    tsc_deadline_timer: bool,
+    model: OnceLock<Model>,
+}
+
+impl Board for Pc {
+    fn new(kvm: &Kvm, cpus: u32, memory: u64, features: &CpuFeatures) -> Result<Self> {
+        let vm = Arc::new(kvm.create_vm().context("KVM_CREATE_VM")?);
+        vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+            .context("KVM's identity map")?;
+        vm.set_tss_address(layout::KVM_TSS as usize)
+            .context("KVM's TSS")?;
+        vm.create_irq_chip()
+            .context("KVM's interrupt controllers")?;
+        let mib = memory >> 20;
+        let memory = memory::allocate(&layout::ram_ranges(memory))
+            .with_context(|| format!("{mib} MiB of guest memory"))?;
+        memory::register(&vm, &memory).context("guest memory in KVM")?;
+        let supported = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .context("KVM_GET_SUPPORTED_CPUID")?;
+        let cpu = CpuSource {
+            supported,
+            features: features.clone(),
+            tsc_deadline_timer: kvm.check_extension(Cap::TscDeadlineTimer),
+            model: OnceLock::new(),
+        };
+        Ok(Self {
+            fabric: Arc::new(KvmFabric::new(Arc::clone(&vm))),
+            vm,
+            memory: Arc::new(memory),
+            pci: PciRoot::new(),
+            ports: legacy_ports(),
+            machine: Machine {
+                cpus,
+                pci: false,
+                serial: false,
+                pvpanic: true,
+            },
+            next_bar: layout::PCI_WINDOW_START,
+            cpu,
+            entry: None,
+        })
+    }
+
+    fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    fn attach(&mut self, device: DeviceHandle) -> Result<()> {
+        let fabric: Arc<dyn Fabric> = self.fabric.clone();
+        let function = VirtioPci::new(device, Arc::clone(&self.memory), fabric, self.next_bar)?;
+        self.next_bar += VirtioPci::BAR_SIZE;
+        self.pci.add(Box::new(function))?;
+        self.machine.pci = true;
+        Ok(())
+    }
+
+    fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()> {
+        let _ = (streams, event_loop);
+        self.machine.serial = true;
+        Ok(())
+    }
+
+    fn load(&mut self, boot: &Boot) -> Result<()> {
+        let kernel = self.load_kernel(&boot.kernel)?;
+        let initrd = match &boot.initrd {
+            Some(path) => Some(self.load_initrd(path, &kernel)?),
+            None => None,
+        };
+        debug!(entry = ?kernel.entry, ?initrd, cmdline = boot.cmdline.as_str(), "guest loaded");
+        arch::boot::write(
+            &self.memory,
+            &kernel,
+            initrd.as_ref(),
+            &boot.cmdline,
+            &self.machine,
+        )?;
+        self.entry = Some(kernel.entry);
+        Ok(())
+    }
+
+    fn vcpu(&self, index: u32) -> Result<VcpuFd> {
+        let vcpu = self
+            .vm
+            .create_vcpu(index.into())
+            .context("KVM_CREATE_VCPU")?;
+        let model = self.cpu.model(&vcpu, self.machine.cpus)?;
+        let cpuid = CpuId::from_entries(&model.vcpu(index)).context("CPUID")?;
+        vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
+        set_msrs(&vcpu)?;
+        if index == 0 {
+            let Some(entry) = self.entry else {
+                bail!("no kernel is loaded")
+            };
+            let initial = vcpu.get_sregs().context("KVM_GET_SREGS")?;
+            vcpu.set_sregs(&arch::regs::special(entry, &initial))
+                .context("KVM_SET_SREGS")?;
+            vcpu.set_regs(&arch::regs::general(entry))
+                .context("KVM_SET_REGS")?;
+            vcpu.set_fpu(&arch::regs::fpu()).context("KVM_SET_FPU")?;
+        }
+        Ok(vcpu)
+    }
+
+    fn run(&self, exit: VcpuExit<'_>) -> Result<Option<Exit>> {
+        match exit {
+            VcpuExit::IoIn(port, data) if PCI_PORTS.contains(&port) => {
+                self.pci.port_read(port - PCI_PORTS.start(), data);
+            }
+            VcpuExit::IoOut(port, data) if PCI_PORTS.contains(&port) => {
+                self.pci.port_write(port - PCI_PORTS.start(), data);
+            }
+            VcpuExit::IoIn(port, data) => self.ports.read(port, data),
+            VcpuExit::IoOut(port, data) => {
+                return Ok(self.ports.write(port, data).map(exit_of));
+            }
+            VcpuExit::MmioRead(address, data) => match ecam_offset(address) {
+                Some(offset) => self.pci.ecam_read(offset, data),
+                None => self.pci.mmio_read(address, data),
+            },
+            VcpuExit::MmioWrite(address, data) => match ecam_offset(address) {
+                Some(offset) => self.pci.ecam_write(offset, data),
+                None => self.pci.mmio_write(address, data),
+            },
+            other => bail!("the guest's processor stopped for {other:?}, which no PC does"),
+        }
+        Ok(None)
+    }
+}
+
+impl Pc {
+    /// Where eventfds are bound to addresses and interrupts.
+    pub fn fabric(&self) -> &Arc<KvmFabric> {
+        &self.fabric
+    }
+
+    fn load_kernel(&self, path: &Path) -> Result<Kernel> {
+        let name = || format!("kernel {}", path.display());
+        let file = open_file(path).with_context(name)?;
+        let kernel = Kernel::read(&file).with_context(name)?;
+        kernel.load(&self.memory, &file).with_context(name)?;
+        Ok(kernel)
+    }
+
+    fn load_initrd(&self, path: &Path, kernel: &Kernel) -> Result<Initrd> {
+        let name = || format!("initrd {}", path.display());
+        let file = open_file(path).with_context(name)?;
+        arch::initrd::load(&self.memory, &file, kernel).with_context(name)
+    }
+}
+
+/// What every PC has; a serial line comes with [`Board::attach_console`].
+fn legacy_ports() -> PortBus {
+    fn device(device: impl PortDevice + 'static) -> Arc<Mutex<dyn PortDevice>> {
+        Arc::new(Mutex::new(device))
+    }
+    let mut ports = PortBus::new();
+    ports.add(layout::SLEEP_CONTROL_PORT, Power::PORTS, device(Power));
+    ports.add(layout::PVPANIC_PORT, 1, device(Panic));
+    ports.add(Cmos::PORTS.0, Cmos::PORTS.1, device(Cmos::new()));
+    ports.add(I8042::PORTS.0, I8042::PORTS.1, device(I8042));
+    ports
+}
+
+impl CpuSource {
+    fn model(&self, first: &VcpuFd, count: u32) -> Result<&Model> {
+        if let Some(model) = self.model.get() {
+            return Ok(model);
+        }
+        let host = Host {
+            tsc_khz: first.get_tsc_khz().unwrap_or(0),
+            tsc_deadline_timer: self.tsc_deadline_timer,
+        };
+        let model = Model::new(self.supported.as_slice(), &self.features, host, count)?;
+        Ok(self.model.get_or_init(|| model))
+    }
+}
+
+fn set_msrs(vcpu: &VcpuFd) -> Result<()> {
+    let entries = arch::msrs::boot();
+    let msrs = Msrs::from_entries(&entries).context("MSRs")?;
+    let set = vcpu.set_msrs(&msrs).context("KVM_SET_MSRS")?;
+    match entries.get(set) {
+        Some(refused) => bail!("KVM_SET_MSRS: MSR {:#x} refused", refused.index),
+        None => Ok(()),
+    }
+}
+
+/// A regular file: a directory opens as well, but cannot be read.
+fn open_file(path: &Path) -> Result<File> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        bail!("not a regular file");
+    }
+    Ok(file)
+}
+
+fn ecam_offset(address: u64) -> Option<u64> {
+    let offset = address.checked_sub(layout::ECAM_START)?;
+    (offset < layout::ECAM_SIZE).then_some(offset)
+}
+
+fn exit_of(event: MachineEvent) -> Exit {
+    match event {
+        MachineEvent::PowerOff => Exit::PowerOff,
+        MachineEvent::Reset => Exit::Reset,
+        MachineEvent::GuestPanic => Exit::Panic,
+    }
+}

@@ -1,0 +1,242 @@
+//! From the options of the command line to a machine that is ready to run.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use arch::cmdline::CommandLine;
+use arch::cpuid::CpuFeatures;
+use devices::event_loop::EventLoop;
+use devices::stream::{Input, Output};
+use devices::virtio::console::{self, ConsoleHandle, NamedPort, Streams};
+use devices::virtio::{DeviceSpec, fs, rng};
+use proto::{FileSystem, Process, Start, WindowSize};
+use vmm::board::Boot;
+use vmm::control::{Control, Progress};
+use vmm::kvm;
+use vmm::session::Session;
+use vmm::signals::Signals;
+use vmm::terminal;
+use vmm::vm::{Config, Vm};
+
+use super::options::{ConsoleKind, Options, ROOT_TAG};
+
+/// Where an installed runq keeps what its guests boot.
+const INSTALLED_KERNEL: &str = "/var/lib/runq/vm/kernel";
+const INSTALLED_INITRD: &str = "/var/lib/runq/vm/initrd";
+const DEFAULT_MEMORY: u64 = 256 << 20;
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Options {
+    /// Where the kernel's messages go.
+    fn console(&self) -> ConsoleKind {
+        match self.console {
+            Some(kind) => kind,
+            None if self.command.is_empty() => ConsoleKind::Serial,
+            None => ConsoleKind::None,
+        }
+    }
+
+    /// The whole kernel command line.
+    ///
+    /// # Errors
+    /// When it is too long, or not plain text.
+    pub(super) fn kernel_command_line(&self) -> Result<CommandLine> {
+        // panic=-1: a kernel that panics resets at once, which ends the VM. nr_uarts: no probing of
+        // serial ports that a PC might have.
+        let base = match self.console() {
+            ConsoleKind::Serial => "console=ttyS0 8250.nr_uarts=1 panic=-1",
+            ConsoleKind::Virtio => "console=hvc0 8250.nr_uarts=0 panic=-1",
+            ConsoleKind::None => "quiet 8250.nr_uarts=0 panic=-1",
+        };
+        let extra = self.cmdline.iter().map(|text| format!(" {text}"));
+        let line = [base.to_owned()]
+            .into_iter()
+            .chain(extra)
+            .collect::<String>();
+        CommandLine::new(&line).context("--cmdline")
+    }
+
+    fn boot(&self) -> Result<Boot> {
+        let installed = self
+            .rootfs
+            .is_some()
+            .then(|| PathBuf::from(INSTALLED_INITRD));
+        Ok(Boot {
+            kernel: self
+                .kernel
+                .clone()
+                .unwrap_or_else(|| INSTALLED_KERNEL.into()),
+            initrd: self.initrd.clone().or(installed),
+            cmdline: self.kernel_command_line()?,
+        })
+    }
+
+    /// The switches of --cpu.
+    ///
+    /// # Errors
+    /// Names the feature that is not known.
+    pub(super) fn features(&self) -> Result<CpuFeatures> {
+        let text = self.cpu.as_deref().unwrap_or("host");
+        CpuFeatures::parse(text).map_err(|e| anyhow!("--cpu {text}: {e}"))
+    }
+
+    fn start(&self) -> Start {
+        let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
+        let size = terminal::size(io::stdin()).map(|(rows, cols)| WindowSize { rows, cols });
+        let mut env = vec![DEFAULT_PATH.to_owned()];
+        env.extend(size.and(term.ok()));
+        Start {
+            root: FileSystem::virtiofs(ROOT_TAG, false),
+            mounts: Vec::new(),
+            hostname: Some("runq".to_owned()),
+            process: Process {
+                args: self.command.clone(),
+                env,
+                cwd: "/".to_owned(),
+                terminal: size,
+                ..Default::default()
+            },
+        }
+    }
+}
+
+/// Builds the machine. How the command is doing can be seen in what comes back with it.
+pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<Progress>>)> {
+    let signals = Signals::take().context("signals")?;
+    let kvm = kvm::open()?;
+    kvm::check_runs_linux()?;
+    let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
+
+    let (session, ports) = match options.command.is_empty() {
+        true => (None, Vec::new()),
+        false => {
+            let start = options.start();
+            let terminal = start.process.terminal.is_some();
+            let (session, control) = Session::new(start, begun).context("control port")?;
+            (Some(session), command_ports(control, terminal)?)
+        }
+    };
+    let (console, size) = virtio_console(options, ports)?.unzip();
+    let mut devices = shares(options);
+    devices.extend(console);
+    devices.push(DeviceSpec::Rng(rng::Config::default()));
+    let simple = simple_console(options)?;
+
+    let stopper = event_loop.stopper();
+    let (control, progress) = Control::new(session, signals, size, stopper);
+    event_loop.add_subscriber(Box::new(control));
+    let config = Config {
+        cpus: options.cpus.unwrap_or(1),
+        memory: options.mem.map_or(DEFAULT_MEMORY, |size| size.0),
+        features: options.features()?,
+        boot: options.boot()?,
+        console: simple,
+        devices,
+        trace: options.trace,
+    };
+    Ok((Vm::new(&kvm, config, event_loop)?, progress))
+}
+
+/// The ports that init knows by name.
+fn command_ports(control: UnixStream, terminal: bool) -> Result<Vec<NamedPort>> {
+    let named = |name: &str, input, output| NamedPort {
+        name: name.to_owned(),
+        streams: Streams { input, output },
+    };
+    let control_out = control.try_clone().context("control port")?;
+    let mut ports = vec![
+        named(
+            proto::CONTROL_PORT,
+            Some(Input::new(OwnedFd::from(control))?),
+            Some(Output::new(OwnedFd::from(control_out))?),
+        ),
+        named(proto::STDIN_PORT, Some(stdin()?), None),
+        named(proto::STDOUT_PORT, None, Some(output(io::stdout())?)),
+    ];
+    if !terminal {
+        ports.push(named(proto::STDERR_PORT, None, Some(output(io::stderr())?)));
+    }
+    Ok(ports)
+}
+
+/// The console device, if it has any use.
+fn virtio_console(
+    options: &Options,
+    ports: Vec<NamedPort>,
+) -> Result<Option<(DeviceSpec, ConsoleHandle)>> {
+    let console = match options.console() {
+        ConsoleKind::Virtio => console_streams(options)?,
+        ConsoleKind::Serial | ConsoleKind::None if ports.is_empty() => return Ok(None),
+        ConsoleKind::Serial | ConsoleKind::None => Streams::default(),
+    };
+    let (rows, columns) = terminal::size(io::stdin()).unwrap_or_default();
+    let size = ConsoleHandle::new(columns, rows).context("console")?;
+    let config = console::Config {
+        console,
+        ports,
+        size: size.clone(),
+    };
+    Ok(Some((DeviceSpec::Console(config), size)))
+}
+
+fn simple_console(options: &Options) -> Result<Option<Streams>> {
+    if options.console() != ConsoleKind::Serial {
+        return Ok(None);
+    }
+    console_streams(options).map(Some)
+}
+
+/// The kernel's console is ours, unless a command has stdin and stdout.
+fn console_streams(options: &Options) -> Result<Streams> {
+    Ok(match options.command.is_empty() {
+        true => Streams {
+            input: Some(stdin()?),
+            output: Some(output(io::stdout())?),
+        },
+        false => Streams {
+            input: None,
+            output: Some(output(io::stderr())?),
+        },
+    })
+}
+
+fn shares(options: &Options) -> Vec<DeviceSpec> {
+    let root = options
+        .rootfs
+        .iter()
+        .map(|directory| (ROOT_TAG, directory, false));
+    let more = options
+        .shares
+        .iter()
+        .map(|s| (s.tag.as_str(), &s.directory, s.read_only));
+    root.chain(more)
+        .map(|(tag, directory, read_only)| {
+            DeviceSpec::Fs(fs::Config {
+                tag: tag.to_owned(),
+                directory: directory.clone(),
+                read_only,
+            })
+        })
+        .collect()
+}
+
+fn stdin() -> Result<Input> {
+    let fd = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("standard input")?;
+    Input::new(fd).context("standard input")
+}
+
+fn output(stream: impl AsFd) -> Result<Output> {
+    let fd = stream
+        .as_fd()
+        .try_clone_to_owned()
+        .context("standard output")?;
+    Output::new(fd).context("standard output")
+}

@@ -1,0 +1,278 @@
+//! What runq-vmm can be asked for, on the command line and, under the same names, in a JSON file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, ValueEnum};
+use serde::{Deserialize, Deserializer};
+
+const EXAMPLES: &str = "\
+Examples:
+  Run a command from a directory, with its output and exit code as ours:
+    runq-vmm --rootfs /srv/alpine -- /bin/ls -l /
+  A shell on two processors with 1 GiB, and the kernel's messages on stderr:
+    runq-vmm --rootfs /srv/alpine --cpus 2 --mem 1G --console serial -- /bin/sh
+  Share a second directory read-only; in the guest: mount -t virtiofs data /mnt
+    runq-vmm --rootfs /srv/alpine --share data=/srv/data:ro -- /bin/sh
+  Boot some kernel with its own initrd, on the serial console, and show every exit:
+    runq-vmm --kernel vmlinux --initrd initrd.img --console serial --trace
+
+Exit code: that of the command (128+N if signal N ended it, 126 and 127 if it could not be run);
+without a command, 0 when the guest powered off. 1: the VM could not be built or run; 2: wrong
+usage; 3: the guest asked for a reset; 4: triple fault; 5: the guest's kernel panicked;
+128+N: we were ended by signal N before the command ran.";
+
+/// Boots Linux in a small virtual machine of its own, and runs a command from a directory in it.
+#[derive(Debug, Parser)]
+#[command(name = "runq-vmm", version, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    /// Read options from a JSON file: the long names below as keys, "command" as a list. What the
+    /// command line says comes first
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the monitor's own log, the story of the boot, to stderr (RUNQ_LOG does the same, with
+    /// a filter)
+    #[arg(long)]
+    pub debug: bool,
+
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The options proper; unset means the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Options {
+    /// Directory that the command sees as /
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+
+    /// Offer a directory as a virtio-fs share; can be given several times
+    #[arg(long = "share", value_name = "TAG=DIR[:ro]")]
+    #[serde(rename = "share")]
+    pub shares: Vec<Share>,
+
+    /// Guest kernel, an ELF vmlinux or a bzImage [default: /var/lib/runq/vm/kernel]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial ramdisk [default with --rootfs: /var/lib/runq/vm/initrd; else none]
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// Appended to the kernel command line
+    #[arg(long, value_name = "TEXT")]
+    pub cmdline: Option<String>,
+
+    /// Number of processors [default: 1]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+
+    /// Guest memory in MiB, or with a suffix: 512M, 2G [default: 256]
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<Size>,
+
+    /// Processor features, from the host's: host,-avx2,pcid=off,+x2apic [default: host]
+    #[arg(long, value_name = "FEATURES")]
+    pub cpu: Option<String>,
+
+    /// Where the kernel's messages go. Without a command the console is on stdin and stdout, with
+    /// one on stderr [default: none with a command, else serial]
+    #[arg(long, value_enum)]
+    pub console: Option<ConsoleKind>,
+
+    /// When done, print to stderr what it cost
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Print each exit of the guest to stderr
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Command to run as root in the guest's root directory, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Which device the kernel's console is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ConsoleKind {
+    /// The 16550 at port 0x3f8 (ttyS0): works from the first message on, but each byte is an exit
+    Serial,
+    /// Virtio console (hvc0): fast, but silent until the driver is up
+    Virtio,
+    /// No console
+    None,
+}
+
+/// A shared directory, written `TAG=DIR` or `TAG=DIR:ro`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Share {
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// The directory on the host.
+    pub directory: PathBuf,
+    /// Refuse all changes.
+    pub read_only: bool,
+}
+
+/// Memory in bytes, written in MiB or with a suffix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub u64);
+
+impl Options {
+    /// The options of a JSON file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what is not known; with the file's name and the place.
+    pub(super) fn from_file(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{}", path.display()))
+    }
+
+    /// These options, completed by those of a file.
+    pub(super) fn or(self, file: Self) -> Self {
+        let list = |mine: Vec<String>, theirs| if mine.is_empty() { theirs } else { mine };
+        Self {
+            rootfs: self.rootfs.or(file.rootfs),
+            shares: [file.shares, self.shares].concat(),
+            kernel: self.kernel.or(file.kernel),
+            initrd: self.initrd.or(file.initrd),
+            cmdline: self.cmdline.or(file.cmdline),
+            cpus: self.cpus.or(file.cpus),
+            mem: self.mem.or(file.mem),
+            cpu: self.cpu.or(file.cpu),
+            console: self.console.or(file.console),
+            stats: self.stats || file.stats,
+            trace: self.trace || file.trace,
+            command: list(self.command, file.command),
+        }
+    }
+
+    /// Finds what is wrong with the options in themselves, whatever the host is like.
+    ///
+    /// # Errors
+    /// Names the option, its value and what is allowed.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.cpus == Some(0) {
+            bail!("--cpus 0: at least one processor is needed");
+        }
+        if let Some(Size(bytes)) = self.mem
+            && bytes < MIN_MEMORY
+        {
+            bail!("--mem {} MiB: at least 64 MiB are needed", bytes >> 20);
+        }
+        self.features()?;
+        self.kernel_command_line()?;
+        match (&self.rootfs, self.command.is_empty()) {
+            (Some(_), true) => bail!("--rootfs: no command: add -- COMMAND [ARGS]"),
+            (None, false) => {
+                bail!(
+                    "command {:?}: no root directory: add --rootfs DIR",
+                    self.command[0]
+                );
+            }
+            _ => {}
+        }
+        let mut tags: Vec<&str> = self.shares.iter().map(|share| share.tag.as_str()).collect();
+        if self.rootfs.is_some() {
+            tags.push(ROOT_TAG);
+        }
+        tags.sort_unstable();
+        match tags.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) if pair[0] == ROOT_TAG && self.rootfs.is_some() => {
+                bail!("--share {ROOT_TAG}=...: the tag is that of --rootfs: use another one")
+            }
+            Some(pair) => bail!(
+                "--share {}=...: the tag is used twice: use another one",
+                pair[0]
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The tag of the share that is the command's root.
+pub(super) const ROOT_TAG: &str = "root";
+
+/// Below this, no usual kernel gets far.
+const MIN_MEMORY: u64 = 64 << 20;
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (tag, directory) = text.split_once('=').unwrap_or_default();
+        let (directory, read_only) = match directory.strip_suffix(":ro") {
+            Some(directory) => (directory, true),
+            None => (directory, false),
+        };
+        if tag.is_empty() || directory.is_empty() {
+            return Err(format!("{text:?} is not of the form TAG=DIR or TAG=DIR:ro"));
+        }
+        Ok(Self {
+            tag: tag.to_owned(),
+            directory: directory.into(),
+            read_only,
+        })
+    }
+}
+
+impl TryFrom<String> for Share {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "k" | "kib" => 10,
+            "" | "m" | "mib" => 20,
+            "g" | "gib" => 30,
+            "t" | "tib" => 40,
+            _ => {
+                return Err(format!(
+                    "{text:?} is not a size: write MiB, or a suffix as in 2G"
+                ));
+            }
+        };
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| format!("{text:?} is not a size: write a number of MiB"))?;
+        match number.checked_mul(1 << shift) {
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(format!("{text:?} is more than can be addressed")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(mib) => mib.to_string(),
+            Written::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+#[path = "options_test.rs"]
+mod tests;

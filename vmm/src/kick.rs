@@ -1,0 +1,85 @@
+//! Getting a vCPU thread out of KVM_RUN, whether it is inside, about to enter, or has just left.
+//!
+//! A signal alone would be lost between the thread's last look at its stop flag and the entry into
+//! KVM_RUN. So the signal's handler, which runs on the vCPU's own thread, sets `immediate_exit` in
+//! the thread's kvm_run page: the next KVM_RUN then returns EINTR at once (KVM API, 5).
+#![allow(unsafe_code)] // a signal handler, and the kvm_run page that it writes
+
+use std::cell::Cell;
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::ptr;
+use std::thread::JoinHandle;
+
+use kvm_ioctls::VcpuFd;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+thread_local! {
+    // Const-initialised and without a destructor, so that the handler may touch it at any time.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let flag = IMMEDIATE_EXIT.get();
+    if !flag.is_null() {
+        // SAFETY: the pointer was set by this thread's `Kickable`, which clears it before the page
+        // goes away; the byte is meant to be written asynchronously (KVM API, 5, immediate_exit).
+        unsafe { flag.write_volatile(1) };
+    }
+}
+
+/// Installs the handler for the whole process. To be called before any vCPU thread starts; calling
+/// it again changes nothing.
+///
+/// # Errors
+/// As sigaction(2).
+pub fn install_handler() -> io::Result<()> {
+    register_signal_handler(SIGRTMIN(), on_kick).map_err(Into::into)
+}
+
+/// Makes the calling thread, which runs `vcpu`, kickable for as long as this lives.
+pub struct Kickable<'a> {
+    vcpu: &'a mut VcpuFd,
+}
+
+impl<'a> Kickable<'a> {
+    /// On the vCPU's own thread.
+    pub fn new(vcpu: &'a mut VcpuFd) -> Self {
+        let run: *mut kvm_bindings::kvm_run = vcpu.get_kvm_run();
+        // SAFETY: `run` points to the mapped kvm_run page, so its field lies within it.
+        let flag = unsafe { &raw mut (*run).immediate_exit };
+        IMMEDIATE_EXIT.set(flag);
+        Self { vcpu }
+    }
+
+    /// The vCPU, to run it.
+    pub fn vcpu(&mut self) -> &mut VcpuFd {
+        self.vcpu
+    }
+
+    /// To be called after KVM_RUN returned EINTR, before the stop flag is looked at: a kick from
+    /// then on makes the next KVM_RUN return again.
+    pub fn rearm(&mut self) {
+        self.vcpu.set_kvm_immediate_exit(0);
+    }
+}
+
+impl Drop for Kickable<'_> {
+    fn drop(&mut self) {
+        IMMEDIATE_EXIT.set(ptr::null_mut());
+    }
+}
+
+/// Gets the vCPU of `thread` out of KVM_RUN. Set what it shall see before.
+///
+/// # Errors
+/// When the signal cannot be sent.
+pub fn kick<T>(thread: &JoinHandle<T>) -> io::Result<()> {
+    // SAFETY: the thread was not joined or detached, as we hold its handle: its id is valid even if
+    // it has ended already.
+    let error = unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
+    match error {
+        0 | libc::ESRCH => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}

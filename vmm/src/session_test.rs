@@ -1,0 +1,126 @@
+use std::io::Write;
+
+use proptest::prelude::*;
+use proto::{FileSystem, Process};
+
+use super::*;
+
+fn orders(argument: &str) -> Start {
+    Start {
+        root: FileSystem::virtiofs("root", false),
+        mounts: Vec::new(),
+        hostname: None,
+        process: Process {
+            args: vec![argument.to_owned()],
+            ..Default::default()
+        },
+    }
+}
+
+/// A session and its guest: a socket that init would see as the control port.
+fn session(argument: &str) -> (Session, UnixStream) {
+    Session::new(orders(argument), Instant::now()).unwrap()
+}
+
+#[test]
+fn hello_is_answered_by_the_orders_and_exited_ends_it() {
+    let (mut session, mut guest) = session("true");
+    assert!(!session.has_begun());
+    proto::send(&mut guest, &ToHost::hello()).unwrap();
+    session.readable();
+    assert!(session.has_begun() && session.init_ready().is_some());
+    let received: ToGuest = proto::recv(&mut guest).unwrap();
+    assert_eq!(received, ToGuest::start(orders("true")));
+
+    session.signal(15);
+    session.resize(25, 80);
+    assert_eq!(
+        proto::recv::<ToGuest>(&mut guest).unwrap(),
+        ToGuest::Signal { number: 15 }
+    );
+    let size = WindowSize { rows: 25, cols: 80 };
+    assert_eq!(
+        proto::recv::<ToGuest>(&mut guest).unwrap(),
+        ToGuest::Resize(size)
+    );
+
+    proto::send(&mut guest, &ToHost::Started { pid: 7 }).unwrap();
+    proto::send(&mut guest, &ToHost::Exited { code: 3 }).unwrap();
+    session.readable();
+    assert_eq!(session.outcome(), Some(&Outcome::Exited(3)));
+}
+
+#[test]
+fn orders_longer_than_the_socket_takes_wait_for_it() {
+    let long = "x".repeat(proto::MAX_FRAME - 1000);
+    let (mut session, mut guest) = session(&long);
+    proto::send(&mut guest, &ToHost::hello()).unwrap();
+    session.readable();
+    assert!(session.has_waiting());
+    let reader = std::thread::spawn(move || proto::recv::<ToGuest>(&mut guest));
+    while session.has_waiting() {
+        session.writable();
+    }
+    assert_eq!(
+        reader.join().unwrap().unwrap(),
+        ToGuest::start(orders(&long))
+    );
+}
+
+#[test]
+fn a_guest_that_takes_nothing_cannot_make_us_grow() {
+    let (mut session, _guest) = session("true");
+    for _ in 0..1_000_000 {
+        session.signal(10);
+    }
+    assert!(session.waiting.len() <= MAX_WAITING);
+    assert_eq!(session.outcome(), None);
+}
+
+#[test]
+fn another_version_and_a_closed_port_fail_with_a_reason() {
+    let failed = |session: &Session| match session.outcome() {
+        Some(Outcome::Failed { code: 1, message }) => message.clone(),
+        other => panic!("{other:?}"),
+    };
+    let (mut other, mut guest) = session("true");
+    proto::send(
+        &mut guest,
+        &ToHost::Hello {
+            version: proto::VERSION + 1,
+        },
+    )
+    .unwrap();
+    other.readable();
+    assert!(failed(&other).contains("version"), "{}", failed(&other));
+
+    let (mut closed, guest) = session("true");
+    drop(guest);
+    closed.readable();
+    assert!(
+        failed(&closed).contains("control port"),
+        "{}",
+        failed(&closed)
+    );
+}
+
+#[test]
+fn what_the_guest_says_is_one_line_without_control_characters() {
+    let (mut session, mut guest) = session("true");
+    let message = format!("evil\x1b[2J\n{}", "y".repeat(5000));
+    proto::send(&mut guest, &ToHost::Failed { code: 127, message }).unwrap();
+    session.readable();
+    let Some(Outcome::Failed { code: 127, message }) = session.outcome() else {
+        panic!()
+    };
+    assert!(message.len() <= 1000 && !message.chars().any(char::is_control));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_from_the_guest_make_it_panic(bytes: Vec<u8>) {
+        let (mut session, mut guest) = session("true");
+        guest.write_all(&bytes).unwrap();
+        session.readable();
+    }
+}
