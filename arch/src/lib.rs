@@ -15,11 +15,30 @@
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::GuestMemoryMmap;
 
+mod image;
+
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::*;
 
+pub use image::CopyError;
+
 /// Guest memory: private and anonymous. The bitmap type is that of the virtio-fs library; no dirty
 /// log is kept.
 pub type Memory = GuestMemoryMmap<BitmapMmapRegion>;
+
+#[cfg(test)]
+fn test_memory(size: usize) -> Memory {
+    Memory::from_ranges(&[(vm_memory::GuestAddress(0), size)]).unwrap()
+}
+
+/// A file without a name that holds `bytes`.
+#[cfg(test)]
+fn test_file(bytes: &[u8]) -> std::fs::File {
+    use std::io::Write;
+
+    let mut file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+    file.write_all(bytes).unwrap();
+    file
+}

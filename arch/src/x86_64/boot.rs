@@ -1,10 +1,14 @@
 //! What the guest kernel finds in memory besides itself: command line, firmware tables, boot
 //! parameters.
 
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+
+use super::memory_map::Range;
+use super::{acpi, boot_params, descriptors, layout, memory_map, pvh};
 use crate::Memory;
 use crate::cmdline::{self, CommandLine};
 use crate::initrd::Initrd;
-use crate::kernel::Kernel;
+use crate::kernel::{Entry, Kernel};
 
 /// What the firmware tables tell the guest about. Nothing is announced that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +33,23 @@ pub enum Error {
     #[error("the ACPI tables have {size} bytes, there is room for {room}: use fewer vCPUs")]
     TablesTooLarge {
         /// Their length in bytes.
-        size: u64,
+        size: usize,
         /// The room in bytes.
-        room: u64,
+        room: usize,
     },
     /// Guest memory is not where [`crate::layout::ram_ranges`] puts it.
     #[error("cannot write boot data into guest memory: {0}")]
-    Write(#[from] vm_memory::GuestMemoryError),
+    Write(#[from] GuestMemoryError),
+}
+
+/// What both boot protocols pass on.
+pub(super) struct Parameters<'a> {
+    pub(super) initrd: Option<&'a Initrd>,
+    /// Length of the command line in bytes; it is at [`layout::COMMAND_LINE`].
+    pub(super) command_line_size: usize,
+    /// Address of the RSDP.
+    pub(super) rsdp: GuestAddress,
+    pub(super) memory_map: Vec<Range>,
 }
 
 /// Writes the command line, the ACPI tables, and the boot parameters that the kernel's entry wants.
@@ -49,6 +63,94 @@ pub fn write(
     command_line: &CommandLine,
     machine: &Machine,
 ) -> Result<(), Error> {
-    let _ = (memory, kernel, initrd, command_line, machine);
-    todo!()
+    command_line.fits(kernel.command_line_max)?;
+    let text = command_line.as_str().as_bytes();
+    memory.write_slice(text, layout::COMMAND_LINE)?;
+    memory.write_obj(
+        0u8,
+        GuestAddress(layout::COMMAND_LINE.0 + text.len() as u64),
+    )?;
+    let parameters = Parameters {
+        initrd,
+        command_line_size: text.len(),
+        rsdp: acpi::write(memory, machine)?,
+        memory_map: memory_map::ranges(memory, machine),
+    };
+    match kernel.entry {
+        Entry::Pvh(_) => pvh::write(memory, &parameters)?,
+        Entry::Linux64(_) => {
+            descriptors::write(memory)?;
+            boot_params::write(memory, kernel.setup_header, &parameters)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACHINE: Machine = Machine {
+        cpus: 1,
+        pci: true,
+        serial: false,
+        pvpanic: false,
+    };
+
+    fn kernel(entry: fn(GuestAddress) -> Entry, command_line_max: usize) -> Kernel {
+        Kernel {
+            entry: entry(GuestAddress(16 << 20)),
+            segments: Vec::new(),
+            end: GuestAddress(20 << 20),
+            setup_header: None,
+            initrd_max: GuestAddress(layout::LOW_RAM_END),
+            command_line_max,
+        }
+    }
+
+    fn write_to(memory: &Memory, kernel: &Kernel, line: &str) -> Result<(), Error> {
+        let line = CommandLine::new(line).unwrap();
+        write(memory, kernel, None, &line, &MACHINE)
+    }
+
+    fn word(memory: &Memory, address: GuestAddress) -> u32 {
+        memory.read_obj(address).unwrap()
+    }
+
+    #[test]
+    fn each_entry_gets_its_own_parameters() {
+        for (entry, magic, header) in [
+            (Entry::Pvh as fn(_) -> _, 0x336e_c578, 0),
+            (Entry::Linux64 as fn(_) -> _, 0, 0x5372_6448),
+        ] {
+            let memory = crate::test_memory(2 << 20);
+            write_to(&memory, &kernel(entry, 2047), "quiet").unwrap();
+            assert_eq!(word(&memory, layout::PVH_START_INFO), magic);
+            assert_eq!(
+                word(&memory, GuestAddress(layout::ZERO_PAGE.0 + 0x202)),
+                header
+            );
+            let mut line = [1; 6];
+            memory.read_slice(&mut line, layout::COMMAND_LINE).unwrap();
+            assert_eq!(&line, b"quiet\0");
+            assert_eq!(
+                word(&memory, layout::ACPI_START),
+                u32::from_le_bytes(*b"RSD ")
+            );
+        }
+    }
+
+    #[test]
+    fn the_kernel_limits_the_command_line() {
+        let memory = crate::test_memory(2 << 20);
+        let error = write_to(&memory, &kernel(Entry::Pvh, 4), "quiet").unwrap_err();
+        let expected = "the kernel command line has 5 bytes, at most 4 are allowed";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn memory_must_have_the_first_mib() {
+        let error = write_to(&crate::test_memory(4096), &kernel(Entry::Pvh, 2047), "").unwrap_err();
+        assert!(matches!(error, Error::Write(_)), "{error}");
+    }
 }

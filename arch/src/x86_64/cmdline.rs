@@ -14,7 +14,7 @@ pub enum Error {
         /// The longest that the kernel takes.
         max: usize,
     },
-    /// Only printable ASCII is safe from being misread.
+    /// Anything else would be read differently by different readers.
     #[error(
         "the kernel command line has {character:?} at byte {position}, only printable ASCII is allowed"
     )]
@@ -36,12 +36,67 @@ impl CommandLine {
     /// # Errors
     /// When it is too long or has a character that is not printable ASCII.
     pub fn new(text: &str) -> Result<Self, Error> {
-        let _ = text;
-        todo!()
+        let line = Self(text.to_owned());
+        line.fits(MAX_LENGTH)?;
+        let printable = |c: char| c == ' ' || c.is_ascii_graphic();
+        match text.char_indices().find(|(_, c)| !printable(*c)) {
+            Some((position, character)) => Err(Error::NotPrintable {
+                character,
+                position,
+            }),
+            None => Ok(line),
+        }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a kernel takes it that allows `max` bytes.
+    pub(crate) fn fits(&self, max: usize) -> Result<(), Error> {
+        let length = self.0.len();
+        match length > max {
+            true => Err(Error::TooLong { length, max }),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn longest_line() {
+        assert!(CommandLine::new(&"x".repeat(MAX_LENGTH)).is_ok());
+        let error = CommandLine::new(&"x".repeat(MAX_LENGTH + 1)).unwrap_err();
+        let message = "the kernel command line has 2048 bytes, at most 2047 are allowed";
+        assert_eq!(error.to_string(), message);
+    }
+
+    #[test]
+    fn only_printable_ascii() {
+        let error = CommandLine::new("quiet\npanic=-1").unwrap_err();
+        let expected = Error::NotPrintable {
+            character: '\n',
+            position: 5,
+        };
+        assert_eq!(error, expected);
+        assert!(CommandLine::new("a=\0").is_err());
+        assert!(CommandLine::new("a=é").is_err());
+        assert_eq!(CommandLine::new("").unwrap().as_str(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_kept(text in "\\PC{0,100}") {
+            match CommandLine::new(&text) {
+                Ok(line) => prop_assert_eq!(line.as_str(), &text),
+                Err(_) => prop_assert!(text.bytes().any(|b| !(0x20..0x7f).contains(&b))),
+            }
+        }
     }
 }

@@ -10,7 +10,9 @@
 //! 0x0010_0000  kernel ... initrd
 //! ```
 
-use vm_memory::GuestAddress;
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryRegion};
+
+use crate::Memory;
 
 /// Least guest memory, in bytes: a kernel and its initrd need some room.
 pub const MIN_RAM: u64 = 64 << 20;
@@ -81,7 +83,7 @@ pub const SLEEP_S5: u8 = SLEEP_TYPE_S5 << 2 | 1 << 5;
 /// What the guest writes to [`RESET_PORT`] to reset.
 pub const RESET_VALUE: u8 = 1;
 
-/// Where `size` bytes of guest memory go: at 0, and what is beyond [`LOW_RAM_END`] from
+/// Where `size` bytes of guest memory go: from 0 on, and what is beyond [`LOW_RAM_END`] from
 /// [`HIGH_RAM_START`] on. One or two ranges, in ascending order; none for a size of 0.
 pub fn ram_ranges(size: u64) -> Vec<(GuestAddress, u64)> {
     let low = size.min(LOW_RAM_END);
@@ -90,4 +92,70 @@ pub fn ram_ranges(size: u64) -> Vec<(GuestAddress, u64)> {
         (GuestAddress(HIGH_RAM_START), size - low),
     ];
     ranges.into_iter().filter(|(_, size)| *size > 0).collect()
+}
+
+/// End of the RAM that begins at 0: where kernel and initrd must fit.
+pub(crate) fn low_ram_end(memory: &Memory) -> u64 {
+    memory
+        .find_region(GuestAddress(0))
+        .map_or(0, |region| region.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranges_cover_exactly_the_size(size in MIN_RAM..=64 << 30) {
+            let ranges = ram_ranges(size);
+            prop_assert_eq!(ranges.iter().map(|(_, size)| size).sum::<u64>(), size);
+            let mut end = 0;
+            for (start, size) in ranges {
+                prop_assert!(start.0 == 0 || start.0 >= HIGH_RAM_START && start.0 >= end);
+                end = start.0 + size;
+                prop_assert!(end <= LOW_RAM_END || start.0 >= HIGH_RAM_START);
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_at_the_hole() {
+        let hole = LOW_RAM_END;
+        assert_eq!(ram_ranges(0), []);
+        assert_eq!(ram_ranges(hole), [(GuestAddress(0), hole)]);
+        let above = (GuestAddress(HIGH_RAM_START), 1 << 20);
+        assert_eq!(
+            ram_ranges(hole + (1 << 20)),
+            [(GuestAddress(0), hole), above]
+        );
+    }
+
+    #[test]
+    fn nothing_overlaps() {
+        let areas = [
+            (GDT.0, 0x100),
+            (PVH_START_INFO.0, 0x1000),
+            (ZERO_PAGE.0, 0x1000),
+            (PAGE_TABLES.0, 0x3000),
+            (COMMAND_LINE.0, 0x1000),
+            (EBDA_START, 0xa_0000 - EBDA_START),
+            (ACPI_START.0, KERNEL_START - ACPI_START.0),
+            (PCI_WINDOW_START, PCI_WINDOW_SIZE),
+            (ECAM_START, ECAM_SIZE),
+            (IOAPIC, 0x1000),
+            (LAPIC, 0x1000),
+            (KVM_IDENTITY_MAP, 0x1000),
+            (KVM_TSS, 0x3000),
+            (HIGH_RAM_START, 1),
+        ];
+        for pair in areas.windows(2) {
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?}");
+        }
+        // ECAM is aligned to its size (PCI Firmware Specification 3.3, 4.1.3).
+        assert_eq!(ECAM_START % ECAM_SIZE, 0);
+        assert_eq!(SLEEP_S5, 0x34);
+    }
 }

@@ -1,13 +1,18 @@
 //! A PC without firmware: local APICs, an I/O APIC, ACPI tables of the hardware-reduced kind and a
 //! PCI root with memory-mapped configuration space.
 
+mod acpi;
 pub mod boot;
+mod boot_params;
 pub mod cmdline;
 pub mod cpuid;
+mod descriptors;
 pub mod initrd;
 pub mod kernel;
 pub mod layout;
+mod memory_map;
 pub mod msrs;
+mod pvh;
 pub mod regs;
 
 pub use boot::Machine;
