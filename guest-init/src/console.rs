@@ -25,6 +25,8 @@ pub(crate) fn open() {
     if cmdline.split_ascii_whitespace().any(|w| w == "runq.debug")
         && let Ok(log) = File::options().write(true).open("/dev/kmsg")
     {
+        // Else only the first few lines of a moment are kept.
+        let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on");
         let _ = STORY.set(log);
     }
 }

@@ -60,6 +60,7 @@ fn boot() -> Result<Control> {
     modules::load(Path::new("/modules"));
     let mut control = Control::open()?;
     control.send(&ToHost::hello())?;
+    console::debug(format_args!("ready"));
     Ok(control)
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot};
@@ -13,7 +13,6 @@ use proto::{FileSystem, Mount, MountFlags};
 /// Where the command's root is mounted before it becomes the root.
 const STAGE: &str = "/root";
 
-const NO_FLAGS: MsFlags = MsFlags::empty();
 const NO_SUID_DEV: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const NO_SUID_DEV_EXEC: MsFlags = NO_SUID_DEV.union(MsFlags::MS_NOEXEC);
 
@@ -71,7 +70,7 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Mounts what init itself needs, in the initrd.
 pub(crate) fn early() -> Result<()> {
-    mount_at("/dev", "devtmpfs", "devtmpfs", NO_FLAGS, "")?;
+    mount_at("/dev", "devtmpfs", "devtmpfs", MsFlags::MS_NOSUID, "")?;
     mount_at("/proc", "proc", "proc", NO_SUID_DEV_EXEC, "")?;
     mount_at("/sys", "sysfs", "sysfs", NO_SUID_DEV_EXEC, "")
 }
@@ -92,6 +91,8 @@ pub(crate) fn enter_root(root: &FileSystem, mounts: &[Mount]) -> Result<()> {
         .read(true)
         .custom_flags(libc::O_PATH)
         .open("/dev")?;
+    // The only path to it once the root is another.
+    let dev_path = format!("/proc/self/fd/{}", dev.as_raw_fd());
     mount_file_system(STAGE, root).context("the root")?;
     for own in ["/proc", "/sys"] {
         umount2(own, MntFlags::MNT_DETACH).with_context(|| format!("unmount init's {own}"))?;
@@ -99,13 +100,14 @@ pub(crate) fn enter_root(root: &FileSystem, mounts: &[Mount]) -> Result<()> {
     // The initrd's file system cannot be unmounted, nor pivot_root(2) be used on it: it is covered
     // instead, so that no path leads to it (kernel, filesystems/ramfs-rootfs-initramfs).
     chdir(STAGE)?;
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("move the root")?;
+    rearrange(".", "/", MsFlags::MS_MOVE)?;
     chroot(".").context("change the root")?;
     chdir("/")?;
 
     // From here on, links in the root cannot lead out of it.
     mount_at("/proc", "proc", "proc", NO_SUID_DEV_EXEC, "")?;
-    move_to("/dev", &dev)?;
+    create_directory("/dev")?;
+    rearrange(&dev_path, "/dev", MsFlags::MS_MOVE)?;
     for fs in &STANDARD {
         mount_standard(fs)?;
     }
@@ -124,32 +126,14 @@ pub(crate) fn enter_root(root: &FileSystem, mounts: &[Mount]) -> Result<()> {
 }
 
 /// Binds the command's terminal over /dev/console, where programs look for the container's.
-pub(crate) fn console() -> Result<()> {
-    let terminal = "/proc/self/fd/0";
-    let flags = MsFlags::MS_BIND;
-    mount(
-        Some(terminal),
-        "/dev/console",
-        None::<&str>,
-        flags,
-        None::<&str>,
-    )
-    .context("bind the terminal to /dev/console")
+pub(crate) fn console(terminal: &str) -> Result<()> {
+    rearrange(terminal, "/dev/console", MsFlags::MS_BIND)
 }
 
-/// Moves the mount that the descriptor is of, which no path leads to any more.
-fn move_to(target: &str, mounted: &File) -> Result<()> {
-    create_directory(target)?;
-    let source = format!("/proc/self/fd/{}", mounted.as_raw_fd());
-    let flags = MsFlags::MS_MOVE;
-    mount(
-        Some(source.as_str()),
-        target,
-        None::<&str>,
-        flags,
-        None::<&str>,
-    )
-    .with_context(|| format!("move devtmpfs to {target}"))
+/// Moves or binds what is mounted already.
+fn rearrange(from: &str, to: &str, how: MsFlags) -> Result<()> {
+    mount(Some(from), to, None::<&str>, how, None::<&str>)
+        .with_context(|| format!("mount {from} on {to} ({how:?})"))
 }
 
 fn mount_standard(fs: &Standard) -> Result<()> {
@@ -166,8 +150,14 @@ fn mount_file_system(target: &str, fs: &FileSystem) -> Result<()> {
 
 fn mount_at(target: &str, fstype: &str, source: &str, flags: MsFlags, data: &str) -> Result<()> {
     create_directory(target)?;
-    mount(Some(source), target, Some(fstype), flags, Some(data))
-        .with_context(|| format!("mount {fstype} {source} on {target}"))
+    mount(Some(source), target, Some(fstype), flags, Some(data)).map_err(|errno| {
+        let hint = match (errno, fstype) {
+            (Errno::ENODEV, _) => " (the kernel and /modules do not have this file system)",
+            (Errno::EINVAL, "virtiofs") => " (there is no share with this tag)",
+            _ => "",
+        };
+        anyhow!(errno).context(format!("mount {fstype} {source} on {target}{hint}"))
+    })
 }
 
 fn create_directory(path: &str) -> Result<()> {
@@ -197,6 +187,8 @@ fn flags(flags: MountFlags) -> MsFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NO_FLAGS: MsFlags = MsFlags::empty();
 
     #[test]
     fn nothing_is_mounted_over_what_it_needs() {

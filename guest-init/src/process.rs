@@ -86,9 +86,6 @@ fn become_command(start: &Start, stdio: CommandEnd) -> Result<Infallible, Failur
         sethostname(name).with_context(|| format!("set the host name {name}"))?;
     }
     stdio.attach(Uid::from_raw(process.user.uid))?;
-    if process.terminal.is_some() {
-        mounts::console()?;
-    }
     for limit in &process.rlimits {
         set_limit(limit)?;
     }

@@ -11,7 +11,6 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
@@ -20,7 +19,7 @@ use nix::pty::{posix_openpt, ptsname_r, unlockpt};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setsid};
 use proto::{STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize};
 
-use crate::{console, ports, syscalls};
+use crate::{console, mounts, ports, syscalls};
 
 /// Most bytes that the kernel takes in one write to a port.
 const BUFFER_SIZE: usize = 32 << 10;
@@ -37,10 +36,12 @@ pub(crate) struct Stdio {
     is_terminal: bool,
 }
 
-/// The command's ends, in the order of the descriptors 0, 1, 2.
-pub(crate) struct CommandEnd {
-    descriptors: [OwnedFd; 3],
-    is_terminal: bool,
+/// What the command will hold.
+pub(crate) enum CommandEnd {
+    /// Ends of pipes, in the order of the descriptors 0, 1, 2.
+    Pipes([OwnedFd; 3]),
+    /// Path of the terminal in /dev/pts.
+    Terminal(String),
 }
 
 /// The threads that carry the command's output.
@@ -68,25 +69,17 @@ impl Stdio {
             ],
             is_terminal: false,
         };
-        let theirs = CommandEnd {
-            descriptors: [stdin, stdout, stderr],
-            is_terminal: false,
-        };
-        Ok((ours, theirs))
+        Ok((ours, CommandEnd::Pipes([stdin, stdout, stderr])))
     }
 
     fn with_terminal(size: WindowSize) -> Result<(Self, CommandEnd)> {
-        let (master, slave) = terminal(size).context("open a terminal in /dev/pts")?;
+        let (master, path) = terminal(size).context("open a terminal in /dev/pts")?;
         let ours = Self {
             input: (input_port()?, master.try_clone()?),
             outputs: vec![(master, output_port(STDOUT_PORT)?)],
             is_terminal: true,
         };
-        let theirs = CommandEnd {
-            descriptors: [slave.try_clone()?, slave.try_clone()?, slave],
-            is_terminal: true,
-        };
-        Ok((ours, theirs))
+        Ok((ours, CommandEnd::Terminal(path)))
     }
 
     /// A descriptor of the terminal, to change its size.
@@ -126,20 +119,39 @@ impl Output {
 impl CommandEnd {
     /// Makes them the standard streams of this process, which becomes a session's leader, and
     /// gives them to the user that the command will run as: it may open /dev/stdout again.
+    ///
+    /// Call it in the command's root.
     pub(crate) fn attach(self, uid: Uid) -> Result<()> {
         setsid().context("start a session")?;
-        for descriptor in &self.descriptors {
+        let [stdin, stdout, stderr] = match self {
+            Self::Pipes(pipes) => pipes,
+            Self::Terminal(path) => {
+                mounts::console(&path)?;
+                controlling_terminal(&path)?
+            }
+        };
+        for descriptor in [&stdin, &stdout, &stderr] {
             fchown(descriptor, Some(uid), None).context("change the owner of a stream")?;
-        }
-        let [stdin, stdout, stderr] = self.descriptors;
-        if self.is_terminal {
-            syscalls::take_terminal(&stdin).context("take the terminal")?;
         }
         dup2_stdin(stdin)?;
         dup2_stdout(stdout)?;
         dup2_stderr(stderr)?;
         Ok(())
     }
+}
+
+/// Opens a terminal three times over. The first that a session's leader opens is the session's.
+fn controlling_terminal(path: &str) -> Result<[OwnedFd; 3]> {
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("open the terminal {path}"))?;
+    Ok([
+        terminal.try_clone()?.into(),
+        terminal.try_clone()?.into(),
+        terminal.into(),
+    ])
 }
 
 fn input_port() -> Result<File> {
@@ -150,17 +162,13 @@ fn output_port(name: &str) -> Result<File> {
     ports::open(name, File::options().write(true))
 }
 
-/// A pseudo-terminal: our end, and the command's.
-fn terminal(size: WindowSize) -> Result<(File, OwnedFd)> {
+/// A pseudo-terminal: our end, and the path of the command's.
+fn terminal(size: WindowSize) -> Result<(File, String)> {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
     unlockpt(&master)?;
-    let slave = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOCTTY)
-        .open(ptsname_r(&master)?)?;
     syscalls::set_window_size(&master, size)?;
-    Ok((master.as_fd().try_clone_to_owned()?.into(), slave.into()))
+    let path = ptsname_r(&master)?;
+    Ok((OwnedFd::from(master).into(), path))
 }
 
 /// A thread with a small stack.
@@ -201,6 +209,7 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::OpenOptionsExt;
 
     #[test]
     fn all_bytes_arrive_and_the_end_does() {
@@ -237,8 +246,14 @@ mod tests {
 
     #[test]
     fn a_terminal_ends_with_its_last_user() {
-        let (mut master, slave) = terminal(WindowSize { rows: 24, cols: 80 }).unwrap();
-        File::from(slave).write_all(b"bye").unwrap();
+        let (mut master, path) = terminal(WindowSize { rows: 24, cols: 80 }).unwrap();
+        let mut slave = File::options()
+            .write(true)
+            .custom_flags(libc::O_NOCTTY)
+            .open(path)
+            .unwrap();
+        slave.write_all(b"bye").unwrap();
+        drop(slave);
         let mut text = Vec::new();
         copy(&mut master, &mut text).unwrap();
         assert_eq!(text, b"bye");

@@ -64,13 +64,6 @@ pub(crate) fn kill(pid: pid_t, signal: c_int) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// Makes a terminal the controlling one of this process, which must lead a session without one.
-pub(crate) fn take_terminal(terminal: impl AsFd) -> io::Result<()> {
-    let fd = terminal.as_fd().as_raw_fd();
-    // SAFETY: the argument is a number.
-    check(unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) }).map(drop)
-}
-
 /// Sets the size of a terminal's window; its processes get SIGWINCH.
 pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> io::Result<()> {
     let size = libc::winsize {
@@ -126,6 +119,5 @@ mod tests {
         let size = WindowSize { rows: 1, cols: 1 };
         let file = fs::File::open("/dev/null").unwrap();
         assert!(set_window_size(&file, size).is_err());
-        assert!(take_terminal(&file).is_err());
     }
 }

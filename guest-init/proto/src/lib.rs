@@ -7,7 +7,14 @@
 //! 3. init: [`ToHost::Started`], then [`ToHost::Exited`]; or [`ToHost::Failed`] instead of either;
 //! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`].
 //!
-//! The command's standard streams have ports of their own, which carry nothing but its bytes.
+//! The command's standard streams have ports of their own, which carry nothing but its bytes. To
+//! Linux, a port whose host side is not open is one that has ended, when it reads, and one that is
+//! full, when it writes. So the host
+//! - opens its side of each port (VIRTIO_CONSOLE_PORT_OPEN, virtio 1.3, 5.3.6.2) before it names it;
+//! - ends stdin by closing its side, after the last byte; sends nothing before the guest has opened
+//!   its own (Linux drops it), and nothing after the guest has closed it: the command reads no more;
+//! - takes stdout and stderr as long as the guest has them open, even if nobody wants the bytes:
+//!   init reports the command's end when they are through.
 //!
 //! The encoding is postcard's, which describes nothing about itself: every change of a type below
 //! needs a new [`VERSION`]. Each side's first message begins with the version, and decoding checks
