@@ -3,11 +3,12 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd};
+use std::panic;
 
 use nix::sys::termios::{self, SetArg, Termios};
 
 /// A terminal in raw mode: keys reach the guest as they are, Ctrl-C too. Dropping it restores the
-/// mode from before, as does [`Raw::restore`].
+/// mode from before; a panic does so, too, before it ends the process.
 pub struct Raw {
     before: Termios,
 }
@@ -23,23 +24,27 @@ impl Raw {
             return Ok(None);
         }
         let before = termios::tcgetattr(&stdin)?;
-        let mut raw = before.clone();
+        let (mut raw, for_hook) = (before.clone(), libc::termios::from(before.clone()));
         termios::cfmakeraw(&mut raw);
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            restore(&Termios::from(for_hook));
+            print(info);
+        }));
         termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
         Ok(Some(Self { before }))
-    }
-
-    /// Back to the mode from before. May be called more than once.
-    pub fn restore(&self) {
-        // The terminal may be gone (hang-up): then there is nothing to restore.
-        let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        self.restore();
+        restore(&self.before);
     }
+}
+
+fn restore(before: &Termios) {
+    // The terminal may be gone (hang-up): then there is nothing to restore.
+    let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, before);
 }
 
 #[allow(missing_docs)] // what the macro makes is a function without a place for them

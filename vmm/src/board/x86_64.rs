@@ -12,7 +12,9 @@ use arch::kernel::{Entry, Kernel};
 use arch::layout;
 use devices::Memory;
 use devices::event_loop::EventLoop;
-use devices::legacy::{Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power};
+use devices::legacy::{
+    Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power, Serial, SerialSubscriber,
+};
 use devices::pci::PciRoot;
 use devices::virtio::console::Streams;
 use devices::virtio::{DeviceHandle, Fabric, VirtioPci};
@@ -103,7 +105,16 @@ impl Board for Pc {
     }
 
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()> {
-        let _ = (streams, event_loop);
+        let Streams { input, output } = streams;
+        let serial = Serial::new(input, output).context("16550")?;
+        let interrupt = serial.interrupt();
+        self.fabric
+            .bind_pin(layout::SERIAL_GSI, interrupt)
+            .context("interrupt of the 16550")?;
+        let serial = Arc::new(Mutex::new(serial));
+        self.ports
+            .add(layout::SERIAL_PORT, Serial::PORTS, serial.clone());
+        event_loop.add_subscriber(Box::new(SerialSubscriber::new(serial)));
         self.machine.serial = true;
         Ok(())
     }

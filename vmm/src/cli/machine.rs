@@ -108,6 +108,7 @@ impl Options {
 /// Builds the machine. How the command is doing can be seen in what comes back with it.
 pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<Progress>>)> {
     let signals = Signals::take().context("signals")?;
+    fs::raise_open_files_limit().context("limit of open files")?;
     let kvm = kvm::open()?;
     kvm::check_runs_linux()?;
     let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;

@@ -1,6 +1,7 @@
 //! The monitor with guests of a few instructions, on any /dev/kvm: hardware or emulating.
 #![allow(unsafe_code, missing_docs)] // the guests' machine code, assembled into this program
 #![allow(bad_asm_style)] // differences of labels are beyond the assembler's Intel syntax
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure is a failed test
 
 mod guest;
 
