@@ -5,6 +5,8 @@
 //! its own way around that, see [`Access`].
 
 mod spool;
+#[cfg(test)]
+mod stream_test;
 mod vectored;
 
 use std::fs;

@@ -7,6 +7,8 @@
 //! Data is never buffered here, but for the console's output (see [`crate::stream::Spool`]): input is read when
 //! the guest has room for it, output that its reader does not take stays in the guest.
 
+#[cfg(test)]
+mod console_test;
 mod control;
 mod port;
 mod size;
