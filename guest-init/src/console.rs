@@ -26,7 +26,7 @@ pub(crate) fn open() {
         && let Ok(log) = File::options().write(true).open("/dev/kmsg")
     {
         // Else only the first few lines of a moment are kept.
-        let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on");
+        let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
         let _ = STORY.set(log);
     }
 }
