@@ -173,3 +173,7 @@ pub(crate) fn lend<R>(
     }
     result
 }
+
+#[cfg(test)]
+#[path = "event_loop_test.rs"]
+mod tests;

@@ -225,29 +225,58 @@ impl DriverQueue {
     }
 }
 
-/// A hypervisor that only keeps account, and panics if it does not balance.
+/// A hypervisor that keeps account of its bindings, and panics if they do not balance or KVM would
+/// not have them.
 #[derive(Debug, Default)]
 pub struct FakeFabric {
     state: Mutex<Bindings>,
     next_gsi: AtomicU32,
-    /// Refuse all that is asked from now on.
-    pub refuse: AtomicBool,
+    refuse: AtomicBool,
 }
 
-/// What is bound in a [`FakeFabric`]. Descriptors are told apart by their number.
 #[derive(Debug, Default)]
-pub struct Bindings {
-    /// Kicks by address.
-    pub kicks: BTreeMap<u64, RawFd>,
-    /// Messages by route and descriptor.
-    pub calls: BTreeMap<(Gsi, RawFd), MsiMessage>,
-    /// Interrupts that were pending when they were bound.
-    pub delivered: Vec<MsiMessage>,
+struct Bindings {
+    kicks: BTreeMap<u64, Bound>,
+    calls: Vec<(Gsi, MsiMessage, Bound)>,
+}
+
+/// An eventfd as the hypervisor knows it: a duplicate, and the number that it was bound by.
+#[derive(Debug)]
+struct Bound {
+    fd: RawFd,
+    event: EventFd,
 }
 
 impl FakeFabric {
-    /// What is bound now.
-    pub fn bindings(&self) -> MutexGuard<'_, Bindings> {
+    /// Refuses all that is asked from now on, or no more.
+    pub fn refuse(&self, refuse: bool) {
+        self.refuse.store(refuse, Ordering::Relaxed);
+    }
+
+    /// A write of the guest to `address`. Returns whether an eventfd is bound there.
+    pub fn guest_writes(&self, address: u64) -> bool {
+        let state = self.state();
+        let kick = state.kicks.get(&address);
+        kick.map(|kick| kick.event.write(1).unwrap()).is_some()
+    }
+
+    /// The interrupts that were raised since the last time.
+    pub fn interrupts(&self) -> Vec<MsiMessage> {
+        let state = self.state();
+        let raised = state
+            .calls
+            .iter()
+            .filter(|(_, _, c)| c.event.read().is_ok());
+        raised.map(|&(_, message, _)| message).collect()
+    }
+
+    /// How many kicks and calls are bound.
+    pub fn bound(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.kicks.len(), state.calls.len())
+    }
+
+    fn state(&self) -> MutexGuard<'_, Bindings> {
         self.state.lock().unwrap()
     }
 
@@ -259,16 +288,25 @@ impl FakeFabric {
     }
 }
 
+impl Bound {
+    fn new(event: &EventFd) -> Self {
+        Self {
+            fd: event.as_raw_fd(),
+            event: event.try_clone().unwrap(),
+        }
+    }
+}
+
 impl Fabric for FakeFabric {
     fn bind_kick(&self, address: u64, kick: &EventFd) -> io::Result<()> {
         self.check()?;
-        let old = self.bindings().kicks.insert(address, kick.as_raw_fd());
-        assert_eq!(old, None, "kick at {address:#x} bound twice");
+        let old = self.state().kicks.insert(address, Bound::new(kick));
+        assert!(old.is_none(), "kick at {address:#x} bound twice");
         Ok(())
     }
 
     fn unbind_kick(&self, address: u64, kick: &EventFd) -> io::Result<()> {
-        let old = self.bindings().kicks.remove(&address);
+        let old = self.state().kicks.remove(&address).map(|old| old.fd);
         assert_eq!(old, Some(kick.as_raw_fd()), "kick at {address:#x}");
         Ok(())
     }
@@ -280,24 +318,21 @@ impl Fabric for FakeFabric {
 
     fn bind_call(&self, gsi: Gsi, message: MsiMessage, call: &EventFd) -> io::Result<()> {
         self.check()?;
-        let mut state = self.bindings();
-        let fd = call.as_raw_fd();
-        // KVM has one route per GSI and one binding per eventfd.
-        let bound = state.calls.iter();
-        let other: Vec<_> = bound
-            .filter(|((g, f), m)| (*g == gsi && **m != message) || *f == fd)
-            .collect();
-        assert!(other.is_empty(), "{gsi:?} {fd} clashes with {other:?}");
-        if call.read().is_ok() {
-            state.delivered.push(message);
+        let mut state = self.state();
+        // KVM has one message a route, and one binding an eventfd.
+        for (other, other_message, bound) in &state.calls {
+            assert!(*other != gsi || *other_message == message, "{gsi:?}");
+            assert_ne!(bound.fd, call.as_raw_fd(), "bound to {other:?} already");
         }
-        state.calls.insert((gsi, fd), message);
+        state.calls.push((gsi, message, Bound::new(call)));
         Ok(())
     }
 
     fn unbind_call(&self, gsi: Gsi, call: &EventFd) -> io::Result<()> {
-        let old = self.bindings().calls.remove(&(gsi, call.as_raw_fd()));
-        assert!(old.is_some(), "{gsi:?} was not bound");
+        let mut state = self.state();
+        let mut calls = state.calls.iter();
+        let position = calls.position(|(g, _, c)| *g == gsi && c.fd == call.as_raw_fd());
+        state.calls.remove(position.unwrap());
         Ok(())
     }
 }
