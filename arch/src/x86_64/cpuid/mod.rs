@@ -64,7 +64,8 @@ impl Model {
     /// has it, the always running APIC timer, the timing leaf 0x4000_0010, and the topology bits
     /// (HTT, AMD's CMP_LEGACY). With these Linux calibrates nothing at boot: it takes the TSC's
     /// frequency from kvm-clock, needs none for a deadline timer, and asks for a PIT only without
-    /// an always running one (`apic_needs_pit` in its `apic.c`).
+    /// an always running one (`apic_needs_pit` in its `apic.c`). A guest without kvm-clock has
+    /// nothing to calibrate by, as there is no PIT, and does not boot.
     ///
     /// # Errors
     /// When a feature is switched on that the host lacks, or that needs one switched off.
