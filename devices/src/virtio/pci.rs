@@ -318,3 +318,7 @@ impl PciFunction for VirtioPci {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pci_test.rs"]
+mod tests;

@@ -13,7 +13,7 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemory};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::handle::{DeviceHandle, RunState};
 use super::{Activation, ConfigSpace, DeviceType, VirtQueue};
@@ -421,7 +421,10 @@ impl Transport {
             let ring = self
                 .ring(registers)
                 .ok_or(ActivateError::BadRing { index })?;
-            let (kick, call) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
+            let (kick, call) = (
+                EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+                EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+            );
             if ring.ready() {
                 events.push(QueueEvents {
                     index,
