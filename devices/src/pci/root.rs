@@ -224,3 +224,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Register state is whole after any single access, and a panic is a bug elsewhere.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "root_test.rs"]
+mod tests;

@@ -6,6 +6,8 @@ pub mod console;
 mod device;
 mod fabric;
 pub mod fs;
+#[cfg(test)]
+pub(crate) mod guest;
 pub(crate) mod handle;
 mod log_limit;
 mod msix;

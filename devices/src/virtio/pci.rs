@@ -320,5 +320,9 @@ impl PciFunction for VirtioPci {
 }
 
 #[cfg(test)]
+#[path = "pci_fuzz.rs"]
+mod fuzz;
+
+#[cfg(test)]
 #[path = "pci_test.rs"]
 mod tests;

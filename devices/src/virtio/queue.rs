@@ -117,3 +117,7 @@ impl VirtQueue {
         &self.memory
     }
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

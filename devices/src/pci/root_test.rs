@@ -1,0 +1,227 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::pci::Bar;
+
+const BAR: u64 = 0xc000_0000_0000;
+const SIZE: u64 = 0x4000;
+
+/// A function that remembers one access to its BAR.
+struct Fake {
+    header: ConfigHeader,
+    written: Vec<(u64, Vec<u8>)>,
+}
+
+impl Fake {
+    fn new(address: u64) -> Self {
+        let mut header = ConfigHeader::new(Identity {
+            vendor: 0x1234,
+            device: 0x5678,
+            revision: 9,
+            class: 0xff00,
+            subsystem_vendor: 0x1234,
+            subsystem: 1,
+        });
+        header.set_bar(Bar {
+            address,
+            size: SIZE,
+        });
+        Self {
+            header,
+            written: Vec::new(),
+        }
+    }
+}
+
+impl PciFunction for Fake {
+    fn config_read(&mut self, offset: usize, data: &mut [u8]) {
+        self.header.read(offset, data);
+    }
+
+    fn config_write(&mut self, offset: usize, data: &[u8]) {
+        self.header.write(offset, data);
+    }
+
+    fn bar(&self) -> Option<Range<u64>> {
+        self.header.bar().map(|b| b.address..b.address + b.size)
+    }
+
+    fn decodes_memory(&self) -> bool {
+        self.header.decodes_memory()
+    }
+
+    fn bar_read(&mut self, offset: u64, data: &mut [u8]) {
+        assert!(offset + data.len() as u64 <= SIZE);
+        let written = self.written.iter().find(|(o, _)| *o == offset);
+        match written {
+            Some((_, bytes)) if bytes.len() == data.len() => data.copy_from_slice(bytes),
+            _ => data.fill(0),
+        }
+    }
+
+    fn bar_write(&mut self, offset: u64, data: &[u8]) {
+        assert!(offset + data.len() as u64 <= SIZE);
+        self.written.push((offset, data.to_vec()));
+    }
+}
+
+fn root() -> PciRoot {
+    let mut root = PciRoot::new();
+    root.add(Box::new(Fake::new(BAR))).unwrap();
+    root
+}
+
+fn ecam(slot: u64, register: u64) -> u64 {
+    slot << 15 | register
+}
+
+fn ecam_read(root: &PciRoot, offset: u64) -> u32 {
+    let mut data = [0; 4];
+    root.ecam_read(offset, &mut data);
+    u32::from_le_bytes(data)
+}
+
+#[test]
+fn functions_are_found_by_ecam_and_by_ports() {
+    let root = root();
+    assert_eq!(ecam_read(&root, ecam(0, 0)), 0x0008_1b36);
+    assert_eq!(ecam_read(&root, ecam(0, 8)), 0x0600_0000, "a host bridge");
+    assert_eq!(ecam_read(&root, ecam(1, 0)), 0x5678_1234);
+    // Absent: a slot, another function, another bus, the extended space.
+    for absent in [
+        ecam(2, 0),
+        ecam(31, 0),
+        ecam(1, 0) + 0x1000,
+        ecam(33, 0),
+        ecam(1, 0x100),
+        u64::MAX,
+    ] {
+        assert_eq!(ecam_read(&root, absent), u32::MAX, "{absent:#x}");
+    }
+
+    let port_read = |address: u32, byte: u16| {
+        root.port_write(0, &address.to_le_bytes());
+        let mut data = [0; 2];
+        root.port_read(4 + byte, &mut data);
+        u16::from_le_bytes(data)
+    };
+    assert_eq!(port_read(0x8000_0800, 0), 0x1234);
+    assert_eq!(port_read(0x8000_0800, 2), 0x5678);
+    assert_eq!(port_read(0x8000_0808, 2), 0xff00);
+    assert_eq!(port_read(0x0000_0800, 0), 0xffff, "not enabled");
+    assert_eq!(port_read(0x8000_0900, 0), 0xffff, "another function");
+    assert_eq!(port_read(0x8001_0800, 0), 0xffff, "another bus");
+    assert_eq!(port_read(0x8000_0800, 3), 0xffff, "crosses a double word");
+    // How Linux finds out whether there are such ports.
+    root.port_write(3, &[1]);
+    root.port_write(0, &0x8000_0000_u32.to_le_bytes());
+    let mut data = [0; 4];
+    root.port_read(0, &mut data);
+    assert_eq!(u32::from_le_bytes(data), 0x8000_0000);
+}
+
+#[test]
+fn the_size_of_a_bar_can_be_found_but_not_its_place_changed() {
+    let root = root();
+    let bar = ecam(1, 0x10);
+    let (low, high) = (ecam_read(&root, bar), ecam_read(&root, bar + 4));
+    assert_eq!(u64::from(low) | u64::from(high) << 32, BAR | 0b100);
+    for half in [bar, bar + 4] {
+        root.ecam_write(half, &[0xff; 4]);
+    }
+    let (low_size, high_size) = (ecam_read(&root, bar), ecam_read(&root, bar + 4));
+    assert_eq!(
+        (low_size, high_size),
+        (!(SIZE as u32 - 1) | 0b100, u32::MAX)
+    );
+    for half in [bar, bar + 4] {
+        root.ecam_write(half, &0x1234_0000_u32.to_le_bytes());
+    }
+    assert_eq!(ecam_read(&root, bar), low);
+    assert_eq!(ecam_read(&root, bar + 4), high);
+    // There is no second BAR and no expansion ROM.
+    for absent in [0x18, 0x24, 0x30] {
+        root.ecam_write(ecam(1, absent), &[0xff; 4]);
+        assert_eq!(ecam_read(&root, ecam(1, absent)), 0);
+    }
+}
+
+#[test]
+fn a_bar_is_there_while_memory_decoding_is_on() {
+    let root = root();
+    let read = |address: u64| {
+        let mut data = [0; 4];
+        root.mmio_read(address, &mut data);
+        u32::from_le_bytes(data)
+    };
+    root.mmio_write(BAR + 8, &[1, 0, 0, 0]);
+    assert_eq!(read(BAR + 8), u32::MAX);
+    root.ecam_write(ecam(1, 4), &[0b10, 0]);
+    assert_eq!(read(BAR + 8), 0, "the write was lost");
+    root.mmio_write(BAR + 8, &[1, 0, 0, 0]);
+    assert_eq!(read(BAR + 8), 1);
+    for outside in [BAR - 4, BAR - 2, BAR + SIZE - 2, BAR + SIZE, 0, u64::MAX] {
+        assert_eq!(read(outside), u32::MAX, "{outside:#x}");
+    }
+}
+
+#[test]
+fn the_bus_takes_31_functions() {
+    let mut root = PciRoot::new();
+    for slot in 1..32 {
+        let function = Box::new(Fake::new(BAR + u64::from(slot) * SIZE));
+        assert_eq!(root.add(function).unwrap(), slot);
+    }
+    assert!(root.add(Box::new(Fake::new(0))).is_err());
+    assert_eq!(ecam_read(&root, ecam(31, 0)), 0x5678_1234);
+}
+
+#[test]
+fn capabilities_form_a_list_and_need_room() {
+    let mut header = Fake::new(BAR).header;
+    assert_eq!(
+        header.add_capability(9, &[1, 2, 3], &[0, 0xf0]).unwrap(),
+        0x40
+    );
+    assert_eq!(header.add_capability(5, &[7; 14], &[]).unwrap(), 0x48);
+    let mut bytes = [0; 12];
+    header.read(0x40, &mut bytes);
+    assert_eq!(bytes, [9, 0x48, 1, 2, 3, 0, 0, 0, 5, 0, 7, 7]);
+    header.write(0x40, &[0xff; 4]);
+    header.read(0x40, &mut bytes);
+    assert_eq!(bytes[..4], [9, 0x48, 1, 0xf2]);
+    header.read(0x34, &mut bytes[..1]);
+    assert_eq!(bytes[0], 0x40);
+    assert!(header.add_capability(9, &[0; 255], &[]).is_err());
+    let mut count = 0;
+    while header.add_capability(9, &[0; 14], &[]).is_ok() {
+        count += 1;
+    }
+    assert_eq!(count, (256 - 0x58) / 16);
+}
+
+proptest! {
+    /// No access panics, and none changes what a function is.
+    #[test]
+    fn any_access_is_survived(
+        accesses in prop::collection::vec(
+            (0_u8..6, prop_oneof![0_u64..0x1_1000, BAR..BAR + SIZE, any::<u64>()],
+             prop::collection::vec(any::<u8>(), 0..20)), 1..100)
+    ) {
+        let root = root();
+        for (kind, at, mut data) in accesses {
+            match kind {
+                0 => root.ecam_read(at, &mut data),
+                1 => root.ecam_write(at, &data),
+                2 => root.port_read(at as u16 % 12, &mut data),
+                3 => root.port_write(at as u16 % 12, &data),
+                4 => root.mmio_read(at, &mut data),
+                _ => root.mmio_write(at, &data),
+            }
+        }
+        prop_assert_eq!(ecam_read(&root, ecam(1, 0)), 0x5678_1234);
+        prop_assert_eq!(ecam_read(&root, ecam(1, 8)), 0xff00_0009);
+        prop_assert_eq!(ecam_read(&root, ecam(1, 0x2c)), 0x0001_1234);
+        prop_assert_eq!(ecam_read(&root, ecam(2, 0)), u32::MAX);
+    }
+}
