@@ -197,3 +197,7 @@ impl serial::SerialEvents for Room {
         let _ = self.0.write(1);
     }
 }
+
+#[cfg(test)]
+#[path = "serial_test.rs"]
+mod tests;

@@ -3,6 +3,8 @@
 //!
 //! Guest memory stays private to this process that way, which is what lets it be huge pages.
 
+#[cfg(test)]
+mod fs_test;
 mod passthrough;
 mod session;
 mod threads;

@@ -19,7 +19,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::Config;
 use super::passthrough::{Share, drop_capabilities};
 use super::session::{Request, Session};
-use crate::virtio::{DeviceError, VirtQueue};
+use crate::virtio::{Chain, DeviceError, VirtQueue};
 
 /// Per share; as many slow requests are served at once without delaying others, less one.
 const MAX_THREADS: usize = 4;
@@ -38,7 +38,8 @@ pub(super) struct Threads {
 
 /// What the threads of one session share.
 struct Team<'a> {
-    share: &'a Share,
+    /// Executes a request, and returns the length of its answer.
+    handle: &'a (dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
     session: &'a Session,
     failed: &'a EventFd,
     name: &'a str,
@@ -67,7 +68,8 @@ impl Threads {
             };
             let _ = result.send(Ok(()));
             while let Ok(session) = next_session.recv() {
-                Team::new(&share, &session, &failure, &name).serve();
+                let handle = |request| share.handle(request);
+                serve_by(&handle, &session, &failure, &name);
                 share.forget();
                 drop(session);
                 let _ = session_over.send(());
@@ -119,24 +121,26 @@ impl Drop for Threads {
     }
 }
 
-impl<'a> Team<'a> {
-    fn new(share: &'a Share, session: &'a Session, failed: &'a EventFd, name: &'a str) -> Self {
-        Self {
-            share,
-            session,
-            failed,
-            name,
-            lead: Mutex::new(()),
-            threads: AtomicUsize::new(1),
-            idle: AtomicUsize::new(1),
-        }
-    }
+/// Serves `session` by `handle` until its end, on this thread and those that it adds.
+pub(super) fn serve_by(
+    handle: &(dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
+    session: &Session,
+    failed: &EventFd,
+    name: &str,
+) {
+    let team = Team {
+        handle,
+        session,
+        failed,
+        name,
+        lead: Mutex::new(()),
+        threads: AtomicUsize::new(1),
+        idle: AtomicUsize::new(1),
+    };
+    thread::scope(|scope| team.work(scope));
+}
 
-    /// Serves the session until its end, on this thread and those that it adds.
-    fn serve(&self) {
-        thread::scope(|scope| self.work(scope));
-    }
-
+impl Team<'_> {
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         if let Err(error) = self.lead(scope) {
             warn!("share {}: {error}", self.name);
@@ -165,7 +169,7 @@ impl<'a> Team<'a> {
 
     fn answer(&self, request: Request) -> Result<(), DeviceError> {
         let (queue, head) = (request.queue(), request.chain.head_index());
-        let length = self.share.handle(request.chain)?;
+        let length = (self.handle)(request.chain)?;
         self.session.answer(queue, head, length)
     }
 
