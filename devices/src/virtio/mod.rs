@@ -17,6 +17,7 @@ mod pci_common;
 #[cfg(test)]
 pub(crate) mod probe;
 mod queue;
+mod queue_registers;
 pub mod rng;
 mod spec;
 #[cfg(any(test, feature = "testing"))]

@@ -109,7 +109,7 @@ impl VirtioPci {
         bar: u64,
     ) -> Result<Self, VirtioPciError> {
         let core = Transport::new(device, memory)?;
-        let queues = core.queue_count();
+        let queues = core.queues().count();
         if queues > MAX_QUEUES {
             return Err(VirtioPciError::TooManyQueues(queues));
         }
@@ -159,7 +159,7 @@ impl VirtioPci {
 
     /// Sets the vector of the selected queue, in the same way.
     pub(super) fn set_queue_vector(&mut self, vector: u16) {
-        let queue = usize::from(self.core.queue_select());
+        let queue = usize::from(self.core.queues().selected());
         if queue < self.registers.queue_vectors.len() && self.core.settle() {
             let vector = self.reserve(vector);
             if let Some(register) = self.registers.queue_vectors.get_mut(queue) {

@@ -1,7 +1,7 @@
 //! The common configuration structure of virtio over PCI (virtio 1.3, section 4.1.4.3).
 
 use super::pci::VirtioPci;
-use super::transport::Area;
+use super::transport::{Area, QueueRegisters};
 
 /// Offsets of the fields.
 mod field {
@@ -60,16 +60,16 @@ impl VirtioPci {
     }
 
     fn read16(&self, offset: u64) -> u16 {
-        let queue = self.core.queue_select();
+        let queues = self.core.queues();
         match offset {
             field::CONFIG_MSIX_VECTOR => self.registers.config_vector,
-            field::NUM_QUEUES => self.core.queue_count(),
-            field::QUEUE_SELECT => queue,
-            field::QUEUE_SIZE => self.core.queue_size(),
-            field::QUEUE_MSIX_VECTOR => self.registers.queue_vector(queue),
-            field::QUEUE_ENABLE => self.core.queue_enabled().into(),
+            field::NUM_QUEUES => queues.count(),
+            field::QUEUE_SELECT => queues.selected(),
+            field::QUEUE_SIZE => queues.size(),
+            field::QUEUE_MSIX_VECTOR => self.registers.queue_vector(queues.selected()),
+            field::QUEUE_ENABLE => queues.enabled().into(),
             // The number of the queue: each has an address of its own.
-            field::QUEUE_NOTIFY_OFF if queue < self.core.queue_count() => queue,
+            field::QUEUE_NOTIFY_OFF if queues.size() > 0 => queues.selected(),
             _ => 0,
         }
     }
@@ -81,8 +81,8 @@ impl VirtioPci {
             field::DRIVER_FEATURE_SELECT => self.core.driver_feature_select(),
             field::DRIVER_FEATURE => self.core.driver_features(),
             _ => match area(offset) {
-                Some((area, Half::Low)) => self.core.queue_address(area) as u32,
-                Some((area, Half::High)) => (self.core.queue_address(area) >> 32) as u32,
+                Some((area, Half::Low)) => self.core.queues().address(area) as u32,
+                Some((area, Half::High)) => (self.core.queues().address(area) >> 32) as u32,
                 None => 0,
             },
         }
@@ -90,7 +90,7 @@ impl VirtioPci {
 
     fn read64(&self, offset: u64) -> u64 {
         match area(offset) {
-            Some((area, Half::Low)) => self.core.queue_address(area),
+            Some((area, Half::Low)) => self.core.queues().address(area),
             _ => 0,
         }
     }
@@ -106,9 +106,9 @@ impl VirtioPci {
         match offset {
             field::CONFIG_MSIX_VECTOR => self.set_config_vector(value),
             field::QUEUE_SELECT => self.core.select_queue(value),
-            field::QUEUE_SIZE => self.core.write_queue_size(value),
+            field::QUEUE_SIZE => self.set_up_queue(|queue| queue.set_size(value)),
             field::QUEUE_MSIX_VECTOR => self.set_queue_vector(value),
-            field::QUEUE_ENABLE if value == 1 => self.core.enable_queue(),
+            field::QUEUE_ENABLE if value == 1 => self.set_up_queue(QueueRegisters::enable),
             _ => {}
         }
     }
@@ -119,8 +119,12 @@ impl VirtioPci {
             field::DRIVER_FEATURE_SELECT => self.core.select_driver_features(value),
             field::DRIVER_FEATURE => self.core.write_driver_features(value),
             _ => match area(offset) {
-                Some((area, Half::Low)) => self.core.write_queue_address(area, Some(value), None),
-                Some((area, Half::High)) => self.core.write_queue_address(area, None, Some(value)),
+                Some((area, Half::Low)) => {
+                    self.set_up_queue(|queue| queue.set_address(area, Some(value), None));
+                }
+                Some((area, Half::High)) => {
+                    self.set_up_queue(|queue| queue.set_address(area, None, Some(value)));
+                }
                 None => {}
             },
         }
@@ -129,7 +133,13 @@ impl VirtioPci {
     fn write64(&mut self, offset: u64, value: u64) {
         if let Some((area, Half::Low)) = area(offset) {
             let (low, high) = (value as u32, (value >> 32) as u32);
-            self.core.write_queue_address(area, Some(low), Some(high));
+            self.set_up_queue(|queue| queue.set_address(area, Some(low), Some(high)));
+        }
+    }
+
+    fn set_up_queue(&mut self, write: impl FnOnce(&mut QueueRegisters)) {
+        if let Some(queues) = self.core.queue_setup() {
+            write(queues);
         }
     }
 }

@@ -24,7 +24,7 @@ enum Event {
     Notify(u64),
     /// The device's side.
     Serve,
-    HostEvent,
+    HostSignal,
     Refuse(bool),
 }
 
@@ -69,7 +69,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => status.prop_map(Event::SetStatus),
         2 => (0_u64..3).prop_map(Event::Notify),
         3 => Just(Event::Serve),
-        1 => Just(Event::HostEvent),
+        1 => Just(Event::HostSignal),
         1 => any::<bool>().prop_map(Event::Refuse),
     ]
 }
@@ -109,7 +109,7 @@ fn play(guest: &mut Guest, host: &EventFd, event: Event) {
         Event::Serve => {
             guest.serve();
         }
-        Event::HostEvent => host.write(1).unwrap(),
+        Event::HostSignal => host.write(1).unwrap(),
         Event::Refuse(refuse) => guest.fabric.refuse(refuse),
     }
 }

@@ -1,7 +1,6 @@
 //! What all transports share: status, features and queue registers (virtio 1.3, sections 2.1 to 2.7
 //! and 3.1). A transport decodes its bus's accesses to calls of this, and binds eventfds when told.
 
-use std::io;
 use std::sync::Arc;
 
 use tracing::debug;
@@ -11,12 +10,11 @@ use virtio_bindings::virtio_config::{
     VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddress, GuestMemory};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::handle::{DeviceHandle, RunState};
-use super::{Activation, ConfigSpace, DeviceType, VirtQueue};
+use super::queue_registers::ActivateError;
+pub use super::queue_registers::{Area, QueueEvents, QueueRegisters, QueueSizeError};
+use super::{Activation, ConfigSpace, DeviceType};
 use crate::Memory;
 
 /// Device status bits (section 2.1).
@@ -48,17 +46,6 @@ const DEVICE_FEATURES: u64 = 0x00ff_ffff | !0 << 50;
 const DRIVER_STATUS: u8 =
     status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK | status::FAILED;
 
-/// One of a queue's three areas (section 2.7); their addresses are set in halves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Area {
-    /// Descriptor table.
-    Descriptors,
-    /// Available ring, "driver area".
-    Driver,
-    /// Used ring, "device area".
-    Device,
-}
-
 /// What a transport has to do after a write of the status register.
 #[derive(Debug)]
 pub enum StatusChange {
@@ -68,17 +55,6 @@ pub enum StatusChange {
     Ready(Vec<QueueEvents>),
     /// The device is being reset: undo all bindings, and forget the transport's own registers.
     Reset,
-}
-
-/// The two eventfds of a queue that the driver has enabled.
-#[derive(Debug)]
-pub struct QueueEvents {
-    /// The queue.
-    pub index: u16,
-    /// To be signalled when the driver notifies the queue.
-    pub kick: EventFd,
-    /// Signalled by the device; to be bound to the queue's interrupt.
-    pub call: EventFd,
 }
 
 /// The registers of one virtio device. Methods are called by vCPU threads under the lock of the
@@ -98,19 +74,9 @@ struct State {
     device_feature_select: u32,
     driver_feature_select: u32,
     driver_features: u64,
-    queue_select: u16,
-    queues: Vec<Queue>,
+    queues: QueueRegisters,
     /// Made at DRIVER_OK, sent with [`Transport::start`].
     pending: Option<Activation>,
-}
-
-/// A queue of a size that virtio does not know.
-#[derive(Debug, thiserror::Error)]
-#[error("virtio {device}: queue {index} has the invalid size {size}")]
-pub struct QueueSizeError {
-    device: DeviceType,
-    index: usize,
-    size: u16,
 }
 
 impl Transport {
@@ -119,16 +85,7 @@ impl Transport {
     /// # Errors
     /// When a queue size of the device is not a power of two up to 32768.
     pub fn new(device: DeviceHandle, memory: Arc<Memory>) -> Result<Self, QueueSizeError> {
-        let queues = device.queue_sizes().iter().enumerate();
-        let queues = queues
-            .map(|(index, &size)| {
-                Queue::new(size).map_err(|_| QueueSizeError {
-                    device: device.device_type(),
-                    index,
-                    size,
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let queues = QueueRegisters::new(device.device_type(), device.queue_sizes())?;
         Ok(Self {
             device,
             memory,
@@ -137,7 +94,6 @@ impl Transport {
                 device_feature_select: 0,
                 driver_feature_select: 0,
                 driver_features: 0,
-                queue_select: 0,
                 queues,
                 pending: None,
             },
@@ -153,11 +109,6 @@ impl Transport {
     /// The device's configuration space.
     pub fn config(&self) -> &Arc<ConfigSpace> {
         self.device.config()
-    }
-
-    /// How many queues the device has.
-    pub fn queue_count(&self) -> u16 {
-        self.state.queues.len() as u16
     }
 
     /// The status register: zero once a reset is complete.
@@ -254,62 +205,22 @@ impl Transport {
         };
     }
 
+    /// The queue registers.
+    pub fn queues(&self) -> &QueueRegisters {
+        &self.state.queues
+    }
+
+    /// The queue registers, to be written; `None` from DRIVER_OK to the end of the reset.
+    pub fn queue_setup(&mut self) -> Option<&mut QueueRegisters> {
+        let open = self.settle() && self.state.status & status::DRIVER_OK == 0;
+        open.then_some(&mut self.state.queues)
+    }
+
     /// Selects the queue that the queue registers are about.
     pub fn select_queue(&mut self, index: u16) {
         if self.settle() {
-            self.state.queue_select = index;
+            self.state.queues.select(index);
         }
-    }
-
-    /// Which queue is selected; it may be one that does not exist.
-    pub fn queue_select(&self) -> u16 {
-        self.state.queue_select
-    }
-
-    /// The size of the selected queue: the largest possible until it is set, 0 if there is no such
-    /// queue.
-    pub fn queue_size(&self) -> u16 {
-        self.queue().map_or(0, QueueT::size)
-    }
-
-    /// Sets the size of the selected queue; invalid ones are ignored.
-    pub fn write_queue_size(&mut self, size: u16) {
-        let set = self.configurable_queue().map(|q| q.try_set_size(size));
-        self.report("size", set);
-    }
-
-    /// Whether the selected queue is enabled.
-    pub fn queue_enabled(&self) -> bool {
-        self.queue().is_some_and(QueueT::ready)
-    }
-
-    /// Enables the selected queue. It is checked at DRIVER_OK.
-    pub fn enable_queue(&mut self) {
-        if let Some(queue) = self.configurable_queue() {
-            queue.set_ready(true);
-        }
-    }
-
-    /// The address of an area of the selected queue.
-    pub fn queue_address(&self, area: Area) -> u64 {
-        self.queue().map_or(0, |queue| address(queue, area))
-    }
-
-    /// Sets one half or both of the address of an area of the selected queue. An address that is
-    /// not aligned as it must be is ignored.
-    pub fn write_queue_address(&mut self, area: Area, low: Option<u32>, high: Option<u32>) {
-        let set = self.configurable_queue().map(|queue| {
-            let old = address(queue, area);
-            let low = low.map_or(old & !0 >> 32, u64::from);
-            let high = high.map_or(old >> 32, u64::from);
-            let new = GuestAddress(high << 32 | low);
-            match area {
-                Area::Descriptors => queue.try_set_desc_table_address(new),
-                Area::Driver => queue.try_set_avail_ring_address(new),
-                Area::Device => queue.try_set_used_ring_address(new),
-            }
-        });
-        self.report("address", set);
     }
 
     /// A write to the device's configuration space.
@@ -339,15 +250,13 @@ impl Transport {
             device_feature_select,
             driver_feature_select,
             driver_features,
-            queue_select,
             queues,
             pending,
         } = &mut self.state;
         *device_feature_select = 0;
         *driver_feature_select = 0;
         *driver_features = 0;
-        *queue_select = 0;
-        queues.iter_mut().for_each(QueueT::reset);
+        queues.reset();
         *pending = None;
 
         match self.device.state() {
@@ -378,26 +287,6 @@ impl Transport {
         accepted & !self.offered() == 0 && accepted & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
-    fn queue(&self) -> Option<&Queue> {
-        self.state.queues.get(usize::from(self.state.queue_select))
-    }
-
-    /// The selected queue, if it is one whose registers may be changed.
-    fn configurable_queue(&mut self) -> Option<&mut Queue> {
-        if !self.settle() || self.state.status & status::DRIVER_OK != 0 {
-            return None;
-        }
-        let index = usize::from(self.state.queue_select);
-        self.state.queues.get_mut(index).filter(|q| !q.ready())
-    }
-
-    fn report(&self, what: &str, set: Option<Result<(), virtio_queue::Error>>) {
-        if let Some(Err(error)) = set {
-            let (device, queue) = (self.device_type(), self.queue_select());
-            debug!("virtio {device}: {what} of queue {queue} ignored: {error}");
-        }
-    }
-
     /// Makes what the device is started with. If that is not possible, [`Self::start`] will mark
     /// the device as in need of a reset.
     fn prepare(&mut self) -> Vec<QueueEvents> {
@@ -415,69 +304,14 @@ impl Transport {
 
     fn activate(&self) -> Result<(Activation, Vec<QueueEvents>), ActivateError> {
         let features = self.state.driver_features;
-        let mut events = Vec::new();
-        let mut queues = Vec::new();
-        for (index, registers) in (0..self.queue_count()).zip(&self.state.queues) {
-            let ring = self
-                .ring(registers)
-                .ok_or(ActivateError::BadRing { index })?;
-            let (kick, call) = (
-                EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
-                EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
-            );
-            if ring.ready() {
-                events.push(QueueEvents {
-                    index,
-                    kick: kick.try_clone()?,
-                    call: call.try_clone()?,
-                });
-            }
-            let memory = Arc::clone(&self.memory);
-            queues.push(VirtQueue::new(ring, memory, kick, call));
-        }
+        let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        let (queues, events) = self.state.queues.activate(&self.memory, event_idx)?;
         let activation = Activation {
             memory: Arc::clone(&self.memory),
             features,
             queues,
         };
         Ok((activation, events))
-    }
-
-    /// A ring as the registers describe it; `None` if it is enabled and not in guest memory.
-    fn ring(&self, registers: &Queue) -> Option<Queue> {
-        let size = usize::from(registers.size());
-        // Section 2.7: sizes of the areas. Queue::is_valid is not used, as it refuses a ring that
-        // ends where a memory region does.
-        let areas = [
-            (registers.desc_table(), 16 * size),
-            (registers.avail_ring(), 6 + 2 * size),
-            (registers.used_ring(), 6 + 8 * size),
-        ];
-        let in_memory = areas
-            .iter()
-            .all(|&(start, length)| self.memory.check_range(GuestAddress(start), length));
-        if registers.ready() && !in_memory {
-            return None;
-        }
-        let mut ring = Queue::try_from(registers.state()).ok()?;
-        ring.set_event_idx(self.state.driver_features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
-        Some(ring)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ActivateError {
-    #[error("the rings of queue {index} are not in guest memory")]
-    BadRing { index: u16 },
-    #[error("make an eventfd: {0}")]
-    EventFd(#[from] io::Error),
-}
-
-fn address(queue: &Queue, area: Area) -> u64 {
-    match area {
-        Area::Descriptors => queue.desc_table(),
-        Area::Driver => queue.avail_ring(),
-        Area::Device => queue.used_ring(),
     }
 }
 
