@@ -1,1 +1,5 @@
-//! See Cargo.toml.
+//! Tests that need more than one crate, and the machine that they run on.
+
+pub mod guest;
+pub mod host;
+pub mod pattern;

@@ -1,0 +1,100 @@
+//! Things that take long to build, in `target/testhost/KIND-KEY`. The key is a hash of what they are built from.
+//! Any of them may be deleted at any time: running hosts keep their files open.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The folder of all caches and running hosts, `target/testhost`.
+#[must_use]
+pub fn root() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    // What is below appears in messages: without `tests/..`.
+    target.canonicalize().unwrap_or(target).join("testhost")
+}
+
+/// What a thing is built from, as a name for it. Another Rust release may hash differently: a rebuild, no harm.
+pub fn key(inputs: &[&str]) -> String {
+    let mut hasher = DefaultHasher::new();
+    inputs.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Where `kind` with this key is, whether it exists or not.
+#[must_use]
+pub fn path(kind: &str, key: &str) -> PathBuf {
+    root().join(format!("{kind}-{key}"))
+}
+
+/// Finds `kind` with this key, or has `build` make it in a new folder and names that only when it is complete.
+/// Replaces those of the kind with other keys. Only one process builds at a time.
+///
+/// # Errors
+/// `build`'s; its folder then stays until the next try, to be looked at.
+pub fn get(kind: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let finished = path(kind, key);
+    if finished.exists() {
+        return Ok(finished);
+    }
+    let root = root();
+    fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+    let _lock = lock(&root.join("lock"))?;
+    if finished.exists() {
+        return Ok(finished); // another process built it while we waited
+    }
+    let unfinished = root.join(format!("unfinished-{kind}"));
+    remove(&unfinished)?;
+    fs::create_dir(&unfinished).with_context(|| format!("create {}", unfinished.display()))?;
+    build(&unfinished)?;
+    for file in fs::read_dir(&unfinished)? {
+        File::open(file?.path())?.sync_all()?; // a crash must not leave a named folder of empty files
+    }
+    for old in entries(&root, &format!("{kind}-"))? {
+        remove(&old)?;
+    }
+    fs::rename(&unfinished, &finished)
+        .with_context(|| format!("rename {}", unfinished.display()))?;
+    Ok(finished)
+}
+
+/// The folders in `root` whose names start with `prefix`.
+///
+/// # Errors
+/// `root` cannot be read; one that does not exist has none.
+pub fn entries(root: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).with_context(|| format!("read {}", root.display()))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes a folder, if it is there.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
+}

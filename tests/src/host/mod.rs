@@ -1,0 +1,28 @@
+//! The emulated test host: a Debian with KVM, Docker, vhost and macvtap inside QEMU's TCG, which emulates
+//! AMD's SVM. It is where tests run that boot guests, on machines without usable hardware KVM.
+//!
+//! From packages to a running command:
+//!
+//! 1. [`image`]: a Debian root file system, its kernel and a small initrd; cached.
+//! 2. [`state`]: the image booted once until Docker answers, then saved with all its memory; cached.
+//! 3. [`Host`]: a machine restored from that state in a second or two, with a disk that is thrown away. Any
+//!    number of them at a time.
+//! 4. [`client`]: commands in it, through the agent (package `hostagent`).
+//!
+//! A payload, a directory of ours, appears in the host as `/opt/runq`, read-only.
+
+pub mod cache;
+pub mod client;
+pub mod image;
+pub mod kvm;
+pub mod qemu;
+pub mod state;
+
+mod instance;
+mod payload;
+mod qmp;
+pub mod terminal;
+
+pub use client::{Command, Output};
+pub use instance::{Host, Lifetime, Options, list};
+pub use qemu::Variant;

@@ -1,0 +1,231 @@
+//! The saved host: booted once, stopped, and its devices and memory saved.
+//!
+//! The memory is a file that QEMU maps. While booting the mapping is shared, so that the file is the memory; hosts
+//! restored from it map it privately, copy on write: a restore copies nothing, and hosts share what they only read.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+use super::qemu::{self, Machine, Variant};
+use super::qmp::Qmp;
+use super::{Lifetime, cache, image, payload};
+
+const BOOT: &str = include_str!("../../host/boot.sh");
+const INITTAB: &str = include_str!("../../host/inittab");
+const OVERLAY: &str = include_str!("../../host/overlay.sh");
+
+/// The agent's sources: the state contains the agent, but only a state that is built needs it built.
+const AGENT: [&str; 7] = [
+    include_str!("../../agent/Cargo.toml"),
+    include_str!("../../agent/src/lib.rs"),
+    include_str!("../../agent/src/frame.rs"),
+    include_str!("../../agent/src/main.rs"),
+    include_str!("../../agent/src/serve.rs"),
+    include_str!("../../agent/src/start.rs"),
+    include_str!("../../agent/src/winsize.rs"),
+];
+
+/// On two busy cores a boot takes a minute.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The names of the files in a state.
+pub(super) mod files {
+    /// The image's initrd with our files.
+    pub(in crate::host) const INITRD: &str = "initrd";
+    /// What the boot wrote to the disk, on top of the image's.
+    pub(in crate::host) const DISK: &str = "disk.qcow2";
+    /// All memory.
+    pub(in crate::host) const MEMORY: &str = "memory";
+    /// CPUs and devices.
+    pub(in crate::host) const DEVICES: &str = "devices";
+}
+
+/// What names the state of a variant.
+///
+/// # Errors
+/// QEMU is not installed.
+pub fn key(variant: Variant) -> Result<String> {
+    let (image, version) = (image::key(), qemu::version()?);
+    let (machine, cmdline) = (variant.machine().join(" "), variant.cmdline());
+    let mut inputs = vec![image.as_str(), &version, &machine, &cmdline];
+    inputs.extend([BOOT, INITTAB, OVERLAY]);
+    inputs.extend(AGENT);
+    Ok(cache::key(&inputs))
+}
+
+/// The folder of the state, built if need be.
+///
+/// # Errors
+/// The host did not boot: the message names the log.
+pub fn get(variant: Variant) -> Result<PathBuf> {
+    let key = key(variant)?;
+    if cache::path(variant.name(), &key).exists() {
+        return Ok(cache::path(variant.name(), &key));
+    }
+    let image = image::get()?;
+    cache::get(variant.name(), &key, |dir| build(variant, &image, dir))
+}
+
+fn build(variant: Variant, image: &Path, dir: &Path) -> Result<()> {
+    eprintln!("testhost: booting the host, to save it ({variant:?})");
+    make_initrd(image, dir)?;
+    let disk = dir.join(files::DISK);
+    make_disk(image, &disk)?;
+    let empty = dir.join("payload");
+    payload::make(None, &empty)?;
+    let deadline = Instant::now() + BOOT_TIMEOUT;
+    let machine = Machine {
+        variant,
+        image,
+        initrd: &dir.join(files::INITRD),
+        memory: &dir.join(files::MEMORY),
+        disk: &disk,
+        payload: &empty,
+        boots: true,
+        dir,
+        lifetime: Lifetime::OfProcess,
+    };
+    let (mut qemu, mut qmp) = machine.start(deadline)?;
+    let console = qemu.console.take().context("QEMU has no console")?;
+    let log = dir.join("console.log");
+    let lines = tee(console, File::create(&log)?);
+    await_ready(&lines, deadline).with_context(|| format!("see {}", log.display()))?;
+    save(&mut qmp, &dir.join(files::DEVICES))?;
+    qemu.wait(deadline)?;
+    fs::remove_file(empty)?;
+    fs::copy(
+        image.join(image::files::VERSIONS),
+        dir.join(image::files::VERSIONS),
+    )?;
+    Ok(())
+}
+
+/// The image's initrd and our own files.
+fn make_initrd(image: &Path, dir: &Path) -> Result<()> {
+    let overlay = dir.join("overlay");
+    for folder in ["usr/sbin", "etc"] {
+        fs::create_dir_all(overlay.join(folder))?;
+    }
+    fs::copy(build_agent()?, overlay.join("usr/sbin/hostagent")).context("copy hostagent")?;
+    fs::write(overlay.join("usr/sbin/testhost-boot"), BOOT)?;
+    fs::write(overlay.join("etc/inittab"), INITTAB)?;
+    let [dir_arg, from, to] = [
+        dir,
+        &image.join(image::files::INITRD),
+        &dir.join(files::INITRD),
+    ]
+    .map(|path| path.to_string_lossy().into_owned());
+    image::script(dir, "overlay", OVERLAY, &[&dir_arg, &from, &to])?;
+    Ok(fs::remove_dir_all(overlay)?)
+}
+
+/// Has cargo build the agent, static: the host's libc is another one. In a target folder of its own, whose lock
+/// no other build holds for minutes.
+fn build_agent() -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let target_dir = cache::root().join("agent");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "hostagent",
+            "--target",
+            TARGET,
+        ])
+        .args(["--config", "profile.release.lto=false", "--target-dir"])
+        .arg(&target_dir)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .context("start cargo")?;
+    ensure!(status.success(), "cargo could not build hostagent");
+    Ok(target_dir.join(TARGET).join("release/hostagent"))
+}
+
+/// An overlay with a relative path to the image: the whole target folder may be moved.
+fn make_disk(image: &Path, disk: &Path) -> Result<()> {
+    let name = image.file_name().context("image without a name")?;
+    let backing = Path::new("..").join(name).join(image::files::DISK);
+    let status = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&backing, disk])
+        .status()
+        .context("start qemu-img (package qemu-utils)")?;
+    ensure!(
+        status.success(),
+        "qemu-img could not create {}",
+        disk.display()
+    );
+    Ok(())
+}
+
+/// Copies the console to its log, and gives its lines.
+fn tee(console: ChildStdout, mut log: File) -> Receiver<String> {
+    let (lines, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut console = BufReader::new(console);
+        let mut line = Vec::new();
+        while let Ok(1..) = console.read_until(b'\n', &mut line) {
+            let _ = log.write_all(&line);
+            let _ = lines.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+            line.clear();
+        }
+    });
+    receiver
+}
+
+/// Waits for boot.sh's last word.
+fn await_ready(lines: &Receiver<String>, deadline: Instant) -> Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(line) if line.contains("testhost: ready") => {
+                eprintln!("{line}");
+                return Ok(());
+            }
+            Ok(line) if line.contains("testhost: boot failed") => bail!("{line}"),
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the test host was not ready within {BOOT_TIMEOUT:?}")
+            }
+            Err(RecvTimeoutError::Disconnected) => bail!("the test host ended while booting"),
+        }
+    }
+}
+
+/// Both sides of a saved state need the same capabilities. x-ignore-shared leaves out the memory: it is the file.
+pub(super) fn set_capabilities(qmp: &mut Qmp) -> Result<()> {
+    let capabilities =
+        ["events", "x-ignore-shared"].map(|name| json!({"capability": name, "state": true}));
+    qmp.execute(
+        "migrate-set-capabilities",
+        json!({"capabilities": capabilities}),
+    )?;
+    Ok(())
+}
+
+/// A migration URI for a file: `exec` works with every QEMU, and the quotes with every path without one.
+pub(super) fn uri(command: &str, file: &Path) -> String {
+    format!("exec:{command} '{}'", file.display())
+}
+
+fn save(qmp: &mut Qmp, devices: &Path) -> Result<()> {
+    qmp.execute("stop", json!({}))?;
+    set_capabilities(qmp)?;
+    qmp.execute("migrate", json!({"uri": uri("cat >", devices)}))?;
+    qmp.migrated()?;
+    // An orderly end writes the disk's metadata.
+    qmp.execute("quit", json!({}))?;
+    Ok(())
+}
