@@ -132,6 +132,10 @@ impl Options {
     /// When it cannot be read, or says what is not known; with the file's name and the place.
     pub(super) fn from_file(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        // serde would take a list for the values of all options in their order.
+        if !text.trim_start().starts_with('{') {
+            bail!("{}: expected a JSON object of options", path.display());
+        }
         serde_json::from_str(&text).with_context(|| format!("{}", path.display()))
     }
 
