@@ -82,13 +82,6 @@ fn a_kernel_that_is_truncated() {
     }
 }
 
-/// A program is an ELF file, too.
-#[test]
-#[ignore = "needs KVM: make test"]
-fn a_kernel_that_is_a_program() {
-    assert_refused(&end(kernel("/bin/busybox")), 1, &["/bin/busybox"]);
-}
-
 #[test]
 #[ignore = "needs KVM: make test"]
 fn an_initrd_that_is_missing() {
