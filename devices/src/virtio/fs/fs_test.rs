@@ -270,6 +270,34 @@ fn a_read_only_share_cannot_be_changed() {
 }
 
 #[test]
+fn no_name_leads_out_of_the_share() {
+    let outside = tempdir().unwrap();
+    let share = outside.path().join("share");
+    fs::create_dir(&share).unwrap();
+    fs::write(outside.path().join("secret"), "").unwrap();
+    let mut guest = Guest::new(&share, false, "escape");
+    guest.mount();
+    let below = outside.path().strip_prefix("/").unwrap().join("secret");
+    for name in [
+        "../secret".to_owned(),
+        "/".to_owned() + below.to_str().unwrap(),
+    ] {
+        assert_eq!(guest.lookup(&name), Err(libc::ENOENT), "{name}");
+        let terminated = format!("{name}\0");
+        let gone = guest.ask(Opcode::Unlink, ROOT, terminated.as_bytes());
+        assert_eq!(gone, Err(libc::ENOENT), "{name}");
+    }
+    let mut body = words(&[0o777, 0]);
+    body.extend(b"../made\0");
+    guest.ask(Opcode::Mkdir, ROOT, &body).unwrap();
+    assert!(share.join("made").is_dir(), "above the root is the root");
+    assert!(outside.path().join("secret").exists());
+    assert!(!outside.path().join("made").exists());
+    // The rest of the process is where it was.
+    assert!(fs::metadata("/proc/self/exe").is_ok());
+}
+
+#[test]
 fn a_reset_forgets_the_guest_and_the_next_one_is_served() {
     let share = tempdir().unwrap();
     fs::write(share.path().join("file"), "hello").unwrap();

@@ -3,6 +3,7 @@
 //!
 //! Guest memory stays private to this process that way, which is what lets it be huge pages.
 
+mod confinement;
 #[cfg(test)]
 mod fs_test;
 mod passthrough;
@@ -58,7 +59,8 @@ pub struct Fs {
 
 impl Fs {
     /// A device that shares what `config` says, with its first thread, which inherits the
-    /// privileges and filters of the caller's and keeps those privileges that it needs.
+    /// privileges and filters of the caller's, keeps those privileges that it needs, and can reach
+    /// nothing but the directory. It needs CAP_SYS_CHROOT for that.
     ///
     /// # Errors
     /// When the tag does not fit, the directory cannot be shared, or no thread can be started.

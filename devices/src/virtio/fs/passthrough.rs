@@ -1,12 +1,9 @@
 //! The file system itself: the virtiofsd library, configured for containers.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capng::{Action, Set, Type};
 use nix::sys::resource::{Resource, getrlimit};
 use virtiofsd::descriptor_utils::{Reader, Writer};
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
@@ -16,6 +13,7 @@ use virtiofsd::passthrough::{
 use virtiofsd::server::Server;
 
 use super::Config;
+use super::confinement::{Outside, confine, has};
 use crate::virtio::{Chain, DeviceError};
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
@@ -27,19 +25,6 @@ const VALIDITY: Duration = Duration::from_secs(1);
 /// Descriptors that are not for the guest's files: the monitor's own.
 const RESERVED_FDS: u64 = 256;
 
-/// What the threads need of root's privileges, in order to act as the guest's users.
-const CAPABILITIES: [&str; 9] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "MKNOD",
-    "SETFCAP",
-    "SETGID",
-    "SETUID",
-];
-
 /// One shared directory with the state of the guest's session.
 #[derive(Clone)]
 pub(super) enum Share {
@@ -48,8 +33,7 @@ pub(super) enum Share {
 }
 
 impl Share {
-    /// To be called on the thread that will serve it, after [`drop_capabilities`]: it sets the
-    /// thread's umask.
+    /// Shares the directory from this thread, which can reach nothing else afterwards.
     pub(super) fn new(config: &Config) -> io::Result<Self> {
         let name = |source: io::Error| {
             let directory = config.directory.display();
@@ -58,7 +42,8 @@ impl Share {
                 format!("share directory {directory}: {source}"),
             )
         };
-        let passthrough = configuration(&config.directory).map_err(name)?;
+        let outside = confine(&config.directory).map_err(name)?;
+        let passthrough = configuration(outside).map_err(name)?;
         Ok(if config.read_only {
             let fs = PassthroughFsRo::new(passthrough).map_err(name)?;
             Self::ReadOnly(Arc::new(Server::new(fs)))
@@ -92,20 +77,15 @@ impl Share {
     }
 }
 
-fn configuration(directory: &Path) -> io::Result<PassthroughConfig> {
-    // Absolute, as the library opens it only when the guest mounts it.
-    let directory = directory.canonicalize()?;
-    if !fs::metadata(&directory)?.is_dir() {
-        return Err(io::ErrorKind::NotADirectory.into());
-    }
-    let root_dir = directory
-        .to_str()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has to be UTF-8"))?;
+fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
     // File handles instead of an open descriptor for each file that the guest knows.
-    let handles = has(Type::EFFECTIVE, "DAC_READ_SEARCH");
+    let handles = has("DAC_READ_SEARCH");
     let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(PassthroughConfig {
-        root_dir: root_dir.to_owned(),
+        root_dir: "/".to_owned(),
+        proc_sfd_rawfd: Some(outside.descriptors),
+        proc_mountinfo_rawfd: Some(outside.mounts),
+        mountinfo_prefix: Some(outside.path),
         entry_timeout: VALIDITY,
         attr_timeout: VALIDITY,
         cache_policy: CachePolicy::Auto,
@@ -125,23 +105,6 @@ fn configuration(directory: &Path) -> io::Result<PassthroughConfig> {
         guest_fd_limit: open_files.saturating_sub(RESERVED_FDS),
         ..PassthroughConfig::default()
     })
-}
-
-/// Gives up what this thread does not need, for good. Of what it needs it keeps what it has; a
-/// thread that has nothing serves files as the user that it runs as.
-pub(super) fn drop_capabilities() -> io::Result<()> {
-    let kept = CAPABILITIES
-        .into_iter()
-        .filter(|name| has(Type::PERMITTED, name))
-        .collect();
-    capng::clear(Set::CAPS);
-    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, kept)
-        .and_then(|()| capng::apply(Set::CAPS))
-        .map_err(|_| io::Error::last_os_error())
-}
-
-fn has(which: Type, name: &str) -> bool {
-    capng::name_to_capability(name).is_ok_and(|number| capng::have_capability(which, number))
 }
 
 /// Lets this process open as many files as it may. Shared directories need up to two descriptors

@@ -40,8 +40,6 @@ impl Session {
         watch(&end, END)?;
         for (index, queue) in (0..).zip(&queues) {
             watch(queue.kick(), index)?;
-            // Requests that were there before the kick was watched.
-            queue.kick().write(1)?;
         }
         Ok(Self {
             queues: queues.into_iter().map(Mutex::new).collect(),

@@ -12,18 +12,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Scope};
 
-use nix::sched::{CloneFlags, unshare};
 use tracing::warn;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Config;
-use super::passthrough::{Share, drop_capabilities};
+use super::confinement::own_directories;
+use super::passthrough::Share;
 use super::session::{Request, Session};
 use crate::virtio::{Chain, DeviceError, VirtQueue};
 
 /// Per share; as many slow requests are served at once without delaying others, less one.
 const MAX_THREADS: usize = 4;
-/// The library keeps buffers on the heap; this is ten times what was seen. Not touched, not used.
+/// The library keeps its buffers on the heap: a debug build gets by with a fifth of this.
 const STACK: usize = 256 << 10;
 
 /// The threads of a share, from the outside. Lives with the device.
@@ -62,7 +62,7 @@ impl Threads {
         let name = format!("fs-{}", config.tag);
         let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
         let first = thread.spawn(move || {
-            let share = match isolate().and_then(|()| Share::new(&config)) {
+            let share = match Share::new(&config) {
                 Ok(share) => share,
                 Err(error) => return drop(result.send(Err(error))),
             };
@@ -194,8 +194,8 @@ impl Team<'_> {
             .name(self.name.to_owned())
             .stack_size(STACK);
         let added = thread.spawn_scoped(scope, move || {
-            // Its privileges are those of the thread that added it.
-            match unshare(CloneFlags::CLONE_FS) {
+            // Its confinement is that of the thread that added it.
+            match own_directories() {
                 Ok(()) => self.work(scope),
                 Err(error) => warn!("share {}: a thread cannot start: {error}", self.name),
             }
@@ -207,14 +207,4 @@ impl Team<'_> {
         }
         Ok(())
     }
-}
-
-/// Makes this thread fit for acting as the guest's users: its working directory and umask, which
-/// the library changes, become its own, as well as its privileges.
-fn isolate() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_FS).map_err(|error| {
-        let message = "unshare(CLONE_FS), which a seccomp profile may forbid";
-        io::Error::new(io::Error::from(error).kind(), format!("{message}: {error}"))
-    })?;
-    drop_capabilities()
 }

@@ -1,0 +1,104 @@
+//! What a thread of a share can reach: the shared directory, with as few privileges as will do.
+//!
+//! The library checks no names: a guest whose kernel is hostile may ask to unlink `../../x`. With
+//! the shared directory as the root directory of these threads alone, the host's kernel keeps every
+//! path inside.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use capng::{Action, Set, Type};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{chdir, chroot};
+use tracing::debug;
+use virtiofsd::oslib::dropsupgroups;
+
+/// What the threads need of root's privileges, in order to act as the guest's users.
+const CAPABILITIES: [&str; 9] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "MKNOD",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+];
+
+/// What a confined thread needs from outside.
+pub(super) struct Outside {
+    /// /proc/self/fd, by which the library opens what it holds anew.
+    pub(super) descriptors: File,
+    /// /proc/self/mountinfo, as it is now.
+    pub(super) mounts: File,
+    /// Where the directory is, for the names in `mounts`.
+    pub(super) path: String,
+}
+
+/// Confines this thread to `directory`, for good. Its umask and working directory, which the
+/// library changes, become its own as well.
+pub(super) fn confine(directory: &Path) -> io::Result<Outside> {
+    let path = utf8(directory.canonicalize()?)?;
+    if !directory.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let outside = Outside {
+        descriptors: File::open("/proc/self/fd")?,
+        mounts: File::open("/proc/self/mountinfo")?,
+        path,
+    };
+    own_directories()?;
+    chroot(directory).map_err(|error| explain(error, "chroot(2), which needs CAP_SYS_CHROOT"))?;
+    chdir("/")?;
+    drop_privileges()?;
+    Ok(outside)
+}
+
+/// Gives this thread root and working directories and a umask of its own, which start out as those
+/// that it shared. For threads that a confined one starts, too.
+pub(super) fn own_directories() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_FS).map_err(|error| {
+        explain(
+            error,
+            "unshare(CLONE_FS), which a seccomp profile may forbid",
+        )
+    })
+}
+
+/// Gives up what this thread does not need. Of what it needs it keeps what it has; a thread that
+/// has nothing serves files as the user that it runs as.
+fn drop_privileges() -> io::Result<()> {
+    if has("SETGID")
+        && let Err(error) = dropsupgroups()
+    {
+        // A user namespace may forbid it, and then the groups are those of an ordinary user.
+        debug!("cannot drop supplementary groups: {error}");
+    }
+    let kept = CAPABILITIES
+        .into_iter()
+        .filter(|capability| has(capability))
+        .collect();
+    capng::clear(Set::CAPS);
+    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, kept)
+        .and_then(|()| capng::apply(Set::CAPS))
+        .map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether this thread has a capability.
+pub(super) fn has(capability: &str) -> bool {
+    capng::name_to_capability(capability)
+        .is_ok_and(|number| capng::have_capability(Type::EFFECTIVE, number))
+}
+
+fn utf8(path: PathBuf) -> io::Result<String> {
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name has to be UTF-8"))
+}
+
+fn explain(error: nix::Error, attempt: &str) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{attempt}: {error}"))
+}
