@@ -4,8 +4,13 @@
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+
+/// How long something in the cache stays that is not used, because it was built from other inputs: work on two
+/// branches by turns should not build all over each time.
+const UNUSED: Duration = Duration::from_secs(3600);
 
 /// The folder of all caches and running hosts, `target/testhost`.
 #[must_use]
@@ -31,16 +36,31 @@ pub fn path(kind: &str, key: &str) -> PathBuf {
     root().join(format!("{kind}-{key}"))
 }
 
+/// Finds `kind` with this key, and notes that it is used.
+///
+/// # Errors
+/// It is there but cannot be touched.
+pub fn find(kind: &str, key: &str) -> Result<Option<PathBuf>> {
+    let dir = path(kind, key);
+    if !dir.exists() {
+        return Ok(None);
+    }
+    File::open(&dir)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .with_context(|| format!("touch {}", dir.display()))?;
+    Ok(Some(dir))
+}
+
 /// Finds `kind` with this key, or has `build` make it in a new folder and names that only when it is complete.
-/// Replaces those of the kind with other keys. Only one process builds at a time.
+/// Removes those of the kind that nobody has used for [`UNUSED`]. Only one process builds at a time.
 ///
 /// # Errors
 /// `build`'s; its folder then stays until the next try, to be looked at.
 pub fn get(kind: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let finished = path(kind, key);
-    if finished.exists() {
-        return Ok(finished);
+    if let Some(found) = find(kind, key)? {
+        return Ok(found);
     }
+    let finished = path(kind, key);
     let root = root();
     fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
     let _lock = lock(&root.join("lock"))?;
@@ -54,8 +74,10 @@ pub fn get(kind: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> Re
     for file in fs::read_dir(&unfinished)? {
         File::open(file?.path())?.sync_all()?; // a crash must not leave a named folder of empty files
     }
-    for old in entries(&root, &format!("{kind}-"))? {
-        remove(&old)?;
+    for other in entries(&root, &format!("{kind}-"))? {
+        if fs::metadata(&other)?.modified()?.elapsed()? > UNUSED {
+            remove(&other)?;
+        }
     }
     fs::rename(&unfinished, &finished)
         .with_context(|| format!("rename {}", unfinished.display()))?;

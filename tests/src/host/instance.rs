@@ -94,7 +94,7 @@ impl Host {
         payload::make(options.payload.as_deref(), &disk)?;
         let machine = Machine {
             variant: options.variant,
-            image: &image::get()?,
+            image: state,
             initrd: &state.join(state::files::INITRD),
             memory: &state.join(state::files::MEMORY),
             disk: &state.join(state::files::DISK),

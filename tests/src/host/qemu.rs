@@ -87,7 +87,7 @@ impl Variant {
 /// What QEMU is started with.
 pub(super) struct Machine<'a> {
     pub(super) variant: Variant,
-    /// The folder of the image.
+    /// The folder of the kernel.
     pub(super) image: &'a Path,
     pub(super) initrd: &'a Path,
     /// The file of its memory.

@@ -67,8 +67,8 @@ pub fn key(variant: Variant) -> Result<String> {
 /// The host did not boot: the message names the log.
 pub fn get(variant: Variant) -> Result<PathBuf> {
     let key = key(variant)?;
-    if cache::path(variant.name(), &key).exists() {
-        return Ok(cache::path(variant.name(), &key));
+    if let Some(found) = cache::find(variant.name(), &key)? {
+        return Ok(found);
     }
     let image = image::get()?;
     cache::get(variant.name(), &key, |dir| build(variant, &image, dir))
@@ -76,15 +76,16 @@ pub fn get(variant: Variant) -> Result<PathBuf> {
 
 fn build(variant: Variant, image: &Path, dir: &Path) -> Result<()> {
     eprintln!("testhost: booting the host, to save it ({variant:?})");
+    link_image(image, dir)?;
     make_initrd(image, dir)?;
     let disk = dir.join(files::DISK);
-    make_disk(image, &disk)?;
+    make_disk(&disk)?;
     let empty = dir.join("payload");
     payload::make(None, &empty)?;
     let deadline = Instant::now() + BOOT_TIMEOUT;
     let machine = Machine {
         variant,
-        image,
+        image: dir,
         initrd: &dir.join(files::INITRD),
         memory: &dir.join(files::MEMORY),
         disk: &disk,
@@ -101,10 +102,6 @@ fn build(variant: Variant, image: &Path, dir: &Path) -> Result<()> {
     save(&mut qmp, &dir.join(files::DEVICES))?;
     qemu.wait(deadline)?;
     fs::remove_file(empty)?;
-    fs::copy(
-        image.join(image::files::VERSIONS),
-        dir.join(image::files::VERSIONS),
-    )?;
     Ok(())
 }
 
@@ -153,13 +150,24 @@ fn build_agent() -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release/hostagent"))
 }
 
-/// An overlay with a relative path to the image: the whole target folder may be moved.
-fn make_disk(image: &Path, disk: &Path) -> Result<()> {
-    let name = image.file_name().context("image without a name")?;
-    let backing = Path::new("..").join(name).join(image::files::DISK);
+/// Links what hosts need of the image: built again, it may have other packages, which a saved memory does not fit.
+fn link_image(image: &Path, dir: &Path) -> Result<()> {
+    for name in [
+        image::files::KERNEL,
+        image::files::DISK,
+        image::files::VERSIONS,
+    ] {
+        fs::hard_link(image.join(name), dir.join(name)).with_context(|| format!("link {name}"))?;
+    }
+    Ok(())
+}
+
+/// An overlay of the disk that is next to it: the whole target folder may be moved.
+fn make_disk(disk: &Path) -> Result<()> {
     let status = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
-        .args([&backing, disk])
+        .arg(image::files::DISK)
+        .arg(disk)
         .status()
         .context("start qemu-img (package qemu-utils)")?;
     ensure!(
