@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod console_test;
 mod control;
+#[cfg(test)]
+mod flow_test;
 mod port;
 mod size;
 
