@@ -1,4 +1,5 @@
-//! A PC without a past: local and I/O APICs in KVM, no PIT, hardware-reduced ACPI, PCI.
+//! A PC without a past: local and I/O APICs in KVM, no PIT, hardware-reduced ACPI, PCI with its
+//! configuration space in memory alone: by ports, each access would be two exits.
 
 use std::fs::File;
 use std::path::Path;
@@ -26,9 +27,6 @@ use super::{Board, Boot};
 use crate::exit::Exit;
 use crate::fabric::KvmFabric;
 use crate::memory;
-
-/// The configuration mechanism of PCI by ports (PCI 3.0, section 3.2.2.3.2).
-const PCI_PORTS: std::ops::RangeInclusive<u16> = 0xcf8..=0xcff;
 
 /// The x86_64 machine.
 pub struct Pc {
@@ -162,12 +160,6 @@ impl Board for Pc {
 
     fn run(&self, exit: VcpuExit<'_>) -> Result<Option<Exit>> {
         match exit {
-            VcpuExit::IoIn(port, data) if PCI_PORTS.contains(&port) => {
-                self.pci.port_read(port - PCI_PORTS.start(), data);
-            }
-            VcpuExit::IoOut(port, data) if PCI_PORTS.contains(&port) => {
-                self.pci.port_write(port - PCI_PORTS.start(), data);
-            }
             VcpuExit::IoIn(port, data) => self.ports.read(port, data),
             VcpuExit::IoOut(port, data) => {
                 return Ok(self.ports.write(port, data).map(exit_of));
