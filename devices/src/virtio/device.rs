@@ -97,7 +97,7 @@ pub trait VirtioDevice: Send {
     }
 
     /// Back to the state before `start`: ends threads, forgets the driver. Watched file
-    /// descriptors are removed by the caller.
+    /// descriptors were removed by the caller. Also called after a `start` that failed.
     fn stop(&mut self);
 }
 
