@@ -1,57 +1,52 @@
 # make run, make test: see README.md; the others: see CONTRIBUTING.md.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
 
+# What `make run` runs in the guest.
 CMD ?= echo "Hello from Linux $$(uname -r) in a virtual machine of its own"
+export CMD
 
-# Programs of guest and container are static: nothing there is for them to link with.
-TRIPLE := x86_64-unknown-linux-gnu
-STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TRIPLE)
-STATIC_DIR := target/$(TRIPLE)/release
-
-# What runs in the emulated host, or directly: the same files at the same relative places.
 PAYLOAD := target/payload
-TESTHOST := target/release/testhost
-TEST_BINARIES := boot assembly
+TESTHOST := target/x86_64-unknown-linux-gnu/release/testhost
 
-.PHONY: build run test check test-unit test-boot test-host bench shell clean packages binaries \
-	kernel payload payload-tests testhost
+.PHONY: build run test test-unit test-host test-boot lint check bench shell clean packages testhost
 
-build: payload
-
-## What the build needs of Debian
-packages:
-	@tests/packages
-
-binaries: packages
-	$(STATIC) -p vmm -p guest-init
-
-kernel: packages
+# What a guest needs, and the monitor: below $(PAYLOAD).
+build: packages
+	cargo build --release -p vmm -p guest-init --bin runq-vmm --bin init
 	kernel-config/build >/dev/null
-
-## A directory that has everything to run a command
-payload: binaries kernel
 	tests/payload $(PAYLOAD)
+
+run: build
+	@tests/run
+
+test: packages
+	@tests/all
+
+test-unit test-host test-boot: packages
+	@tests/all $(@:test-%=%)
+
+lint: packages
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
+	shellcheck kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,packages,payload,run} \
+		tests/bench/{build-initrd,run} tests/host/*.sh .ci/run
+
+check: lint test-unit
+
+bench: packages
+	@tests/bench/run
 
 testhost: packages
 	cargo build --release -p tests --bin testhost
 
-run: payload testhost
-	@tests/run '$(CMD)'
+shell: build testhost
+	@tests/shell
 
-## Tests
-test: packages
-	@tests/all
+packages:
+	@tests/packages
 
-check: packages
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --workspace
-
-shell: payload testhost
-	$(TESTHOST) run --payload $(PAYLOAD) -- true
 clean:
 	[ ! -x $(TESTHOST) ] || $(TESTHOST) clean
 	cargo clean

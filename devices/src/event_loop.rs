@@ -96,30 +96,33 @@ impl EventLoop {
     }
 
     /// For the end of the VM, when no vCPU runs any more: lets every started device hand on what
-    /// its queues still hold, serves events until all of it is out, and stops the devices. How
-    /// long that takes is up to those who read the output; subscribers are served meanwhile.
+    /// its queues still hold, serves events until all of it is out and `others_are` too, and stops
+    /// the devices. How long that takes is up to those who read the output; a [`Stopper`] that is
+    /// used meanwhile ends it, and what is left is lost.
     ///
     /// # Errors
     /// When epoll_wait(2) fails. The devices are stopped all the same.
-    pub fn drain(&mut self) -> Result<(), Error> {
-        let result = self.wait_drained();
+    pub fn drain(&mut self, others_are: impl Fn() -> bool) -> Result<(), Error> {
+        let result = self.wait_drained(others_are);
         for id in self.devices.clone() {
             lend(&mut self.manager, id, Worker::stop);
         }
         result
     }
 
-    fn wait_drained(&mut self) -> Result<(), Error> {
+    fn wait_drained(&mut self, others_are: impl Fn() -> bool) -> Result<(), Error> {
+        self.stopped.store(false, Ordering::Release);
         // Commands that the vCPUs left behind.
         self.turn(0)?;
         let mut waiting = self.devices.clone();
-        loop {
+        while !self.stopped.load(Ordering::Acquire) {
             waiting.retain(|&id| !lend(&mut self.manager, id, Worker::drained).unwrap_or(true));
-            if waiting.is_empty() {
-                return Ok(());
+            if waiting.is_empty() && others_are() {
+                break;
             }
             self.turn(-1)?;
         }
+        Ok(())
     }
 
     /// Waits at most `milliseconds` (-1: without end), and serves what happened.

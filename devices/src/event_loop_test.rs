@@ -191,7 +191,7 @@ fn draining_goes_on_until_the_reader_has_all() {
     setup.start();
     let host = setup.host.try_clone().unwrap();
     let reader = thread::spawn(move || (0..3).for_each(|_| host.write(1).unwrap()));
-    setup.event_loop.drain().unwrap();
+    setup.event_loop.drain(|| true).unwrap();
     let told = setup.told.lock().unwrap().clone();
     assert_eq!(told.first(), Some(&Told::Started { features: 1 }));
     assert_eq!(told[told.len() - 2..], [Told::Drained, Told::Stopped]);
@@ -202,12 +202,39 @@ fn draining_goes_on_until_the_reader_has_all() {
 }
 
 #[test]
+fn draining_waits_for_others_and_ends_early_if_it_must() {
+    let mut setup = Setup::new(Probe {
+        backlog: 3,
+        ..Probe::new()
+    });
+    setup.start();
+    // Nobody ever reads what the device holds.
+    let stopper = setup.event_loop.stopper();
+    let exit = EventFd::new(EFD_NONBLOCK).unwrap();
+    exit.write(1).unwrap();
+    let subscriber = Exit(exit, stopper);
+    setup.event_loop.add_subscriber(Box::new(subscriber));
+    setup.event_loop.drain(|| true).unwrap();
+    let told = setup.serve();
+    assert_eq!(told.last(), Some(&Told::Stopped));
+
+    let (mut waits, exit) = (
+        Setup::new(Probe::new()),
+        EventFd::new(EFD_NONBLOCK).unwrap(),
+    );
+    exit.write(1).unwrap();
+    let subscriber = Exit(exit, waits.event_loop.stopper());
+    waits.event_loop.add_subscriber(Box::new(subscriber));
+    waits.event_loop.drain(|| false).unwrap();
+}
+
+#[test]
 fn draining_stops_devices_that_hold_nothing_and_skips_those_not_started() {
     let mut setup = Setup::new(Probe::new());
-    setup.event_loop.drain().unwrap();
+    setup.event_loop.drain(|| true).unwrap();
     assert_eq!(setup.serve(), []);
     setup.start();
-    setup.event_loop.drain().unwrap();
+    setup.event_loop.drain(|| true).unwrap();
     assert_eq!(
         setup.serve(),
         [Told::Started { features: 1 }, Told::Drained, Told::Stopped]

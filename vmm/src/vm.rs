@@ -148,7 +148,7 @@ impl<B: Board> Vm<B> {
         info!("{exit}");
         served.map_err(|e| anyhow!("event loop: {e:?}"))?;
         event_loop
-            .drain()
+            .drain(|| board.console_is_drained())
             .map_err(|e| anyhow!("event loop: {e:?}"))?;
 
         let mut kvm = BTreeMap::new();

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use arch::boot::Machine;
@@ -35,6 +35,7 @@ pub struct Pc {
     fabric: Arc<KvmFabric>,
     pci: PciRoot,
     ports: PortBus,
+    serial: Option<Arc<Mutex<Serial>>>,
     machine: Machine,
     next_bar: u64,
     cpu: CpuSource,
@@ -77,6 +78,7 @@ impl Board for Pc {
             memory: Arc::new(memory),
             pci: PciRoot::new(),
             ports: legacy_ports(),
+            serial: None,
             machine: Machine {
                 cpus,
                 pci: false,
@@ -115,6 +117,17 @@ impl Board for Pc {
         event_loop.add_subscriber(Box::new(SerialSubscriber::new(serial)));
         self.machine.serial = true;
         Ok(())
+    }
+
+    fn console_is_drained(&self) -> bool {
+        let flush = |serial: &Mutex<Serial>| {
+            serial
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .flush()
+                .is_none()
+        };
+        self.serial.as_deref().is_none_or(flush)
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {

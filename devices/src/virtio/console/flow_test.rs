@@ -62,7 +62,7 @@ impl Guest {
         let stopper = events.stopper();
         let thread = thread::spawn(move || {
             events.run().unwrap();
-            events.drain().unwrap();
+            events.drain(|| true).unwrap();
         });
         Self {
             memory,
