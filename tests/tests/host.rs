@@ -277,14 +277,14 @@ fn time_is_instructions_with_icount() {
     })
     .unwrap();
     assert_eq!(text(&host, "nproc"), "1");
-    let count = r#"bash -c 'a=$(date +%s%N); for ((i = 0; i < 20000; i++)); do :; done; echo $(($(date +%s%N) - a))'"#;
+    let count = r#"bash -c 'a=$(date +%s%N); for ((i = 0; i < 2000; i++)); do :; done; echo $(($(date +%s%N) - a))'"#;
     text(&host, count); // reads and faults in what the others find
     let counts: Vec<i64> = (0..3)
         .map(|_| text(&host, count).parse().unwrap())
         .collect();
     let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
     assert!(
-        *least > 10_000_000,
+        *least > 1_000_000,
         "{counts:?}: fewer instructions than the loop has"
     );
     assert!(
@@ -305,12 +305,12 @@ fn the_command_line_passes_streams_and_codes() {
     let run = testhost(&["run", "--env", "A=b c", "--", "sh", "-c", "echo $A; exit 3"])
         .output()
         .unwrap();
-    assert_eq!(run.status.code(), Some(3));
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
     assert_eq!(run.stdout, b"b c\n");
     let slow = testhost(&["run", "--timeout", "1", "--", "sleep", "1000"])
         .output()
         .unwrap();
-    assert_eq!(slow.status.code(), Some(124));
+    assert_eq!(slow.status.code(), Some(124), "{slow:?}");
     let name = format!("test-{}", std::process::id());
     let exec = ["exec", "--name", &name, "--", "cat", "/dev/shm/mark"];
     let absent = testhost(&exec).output().unwrap();

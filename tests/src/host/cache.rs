@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -108,15 +109,20 @@ pub fn entries(root: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// It is there and cannot be removed.
 pub fn remove(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("lock {}", path.display()))?;
+    if file.try_lock().is_err() {
+        eprintln!("testhost: waiting until another testhost has built what it needs");
+        file.lock()
+            .with_context(|| format!("lock {}", path.display()))?;
+    }
     Ok(file)
 }

@@ -80,12 +80,8 @@ impl Host {
     pub fn start(options: &Options) -> Result<Self> {
         let state = state::get(options.variant)?;
         let dir = create_dir(options)?;
-        let started = Self::start_in(&dir, &state, options);
-        if started.is_err() && options.name.is_none() {
-            // Nobody could name it again; but its logs tell what happened, so that only the disk goes.
-            let _ = fs::remove_file(dir.join("payload"));
-        }
-        started.with_context(|| format!("start a test host (logs in {})", dir.display()))
+        Self::start_in(&dir, &state, options)
+            .with_context(|| format!("start a test host (logs in {})", dir.display()))
     }
 
     fn start_in(dir: &Path, state: &Path, options: &Options) -> Result<Self> {
@@ -116,39 +112,12 @@ impl Host {
             versions: versions(state)?,
         };
         fs::write(dir.join(RECORD), serde_json::to_vec(&record)?)?;
-        let host = Self {
+        greet(record.port, options.payload.is_some(), deadline)?;
+        Ok(Self {
             dir: dir.to_owned(),
             record,
             qemu: Some(qemu),
-        };
-        host.greet(options.payload.is_some(), deadline)?;
-        Ok(host)
-    }
-
-    /// The first command sets the clock, which still shows the time of the saving, and mounts the payload.
-    fn greet(&self, payload: bool, deadline: Instant) -> Result<()> {
-        let mut command = if payload {
-            Command::new([
-                "mount",
-                "-t",
-                "ext4",
-                "-o",
-                "ro,noload",
-                "/dev/vdb",
-                payload::MOUNT_POINT,
-            ])
-        } else {
-            Command::new(["true"])
-        };
-        command.set_clock = true;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let output = self.output(command.timeout(Some(left)))?;
-        ensure!(
-            output.code == 0,
-            "mount the payload: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
+        })
     }
 
     /// The running host `name`.
@@ -239,6 +208,25 @@ impl Drop for Host {
             let _ = cache::remove(&self.dir);
         }
     }
+}
+
+/// The first command sets the clock, which still shows the time of the saving, and mounts the payload.
+fn greet(port: u16, payload: bool, deadline: Instant) -> Result<()> {
+    let mut command = if payload {
+        let mount = ["mount", "-t", "ext4", "-o", "ro,noload", "/dev/vdb"];
+        Command::new(mount.into_iter().chain([payload::MOUNT_POINT]))
+    } else {
+        Command::new(["true"])
+    };
+    command.set_clock = true;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let output = command.timeout(Some(left)).output(port)?;
+    ensure!(
+        output.code == 0,
+        "mount the payload: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
 }
 
 /// All running hosts.
