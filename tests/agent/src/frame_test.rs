@@ -13,13 +13,16 @@ fn round_trip<F: Frame>(frame: &F) -> F {
 
 fn exec() -> impl Strategy<Value = Exec> {
     let terminal = proptest::option::of((0u16.., 0u16..));
-    (any::<Vec<String>>(), any::<Vec<(String, String)>>(), terminal).prop_map(
-        |(argv, env, terminal)| Exec {
+    (
+        any::<Vec<String>>(),
+        any::<Vec<(String, String)>>(),
+        terminal,
+    )
+        .prop_map(|(argv, env, terminal)| Exec {
             argv,
             env,
             terminal: terminal.map(|(rows, cols)| Size { rows, cols }),
-        },
-    )
+        })
 }
 
 proptest! {

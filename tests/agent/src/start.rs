@@ -50,7 +50,10 @@ pub(crate) fn start(log: &Path, command: &[String]) -> Result<()> {
                 return Ok(());
             }
             if let Some(status) = line.strip_prefix("EXITED=") {
-                bail!("{program} ended before it was ready ({status}); see {}", log.display());
+                bail!(
+                    "{program} ended before it was ready ({status}); see {}",
+                    log.display()
+                );
             }
         }
     }
