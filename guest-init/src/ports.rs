@@ -4,11 +4,14 @@
 //! messages of its own (virtio 1.3, 5.3.6.2). The kernel tells of it by a uevent.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
     socket, sockopt,
@@ -35,6 +38,47 @@ pub(crate) fn open(name: &str, options: &OpenOptions) -> Result<File> {
     options
         .open(&path)
         .with_context(|| format!("open the virtio port {name} ({})", path.display()))
+}
+
+/// A port that output goes to, and that fails once nobody takes it any more.
+pub(crate) struct OutputPort(File);
+
+impl OutputPort {
+    /// Opens the port with this name; waits until it is there.
+    pub(crate) fn open(name: &str) -> Result<Self> {
+        let mut options = File::options();
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        open(name, &options).map(Self)
+    }
+
+    /// Waits until the port takes more.
+    fn wait(&self) -> io::Result<()> {
+        let mut ports = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut ports, PollTimeout::NONE)?;
+        match ports[0].revents() {
+            Some(events) if events.contains(PollFlags::POLLHUP) => {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Write for OutputPort {
+    /// Waits by poll(2): a write that the kernel lets wait for a port whose other side is closed
+    /// never returns.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The device node of the port with this name.

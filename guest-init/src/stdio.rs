@@ -19,6 +19,7 @@ use nix::pty::{posix_openpt, ptsname_r, unlockpt};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setsid};
 use proto::{STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize};
 
+use crate::ports::OutputPort;
 use crate::{console, mounts, ports, syscalls};
 
 /// Most bytes that the kernel takes in one write to a port.
@@ -31,7 +32,7 @@ pub(crate) struct Stdio {
     /// Port, then pipe or terminal.
     input: (File, File),
     /// Pipe or terminal, then port.
-    outputs: Vec<(File, File)>,
+    outputs: Vec<(File, OutputPort)>,
     /// Whether pipes or a terminal are at the other end.
     is_terminal: bool,
 }
@@ -64,8 +65,8 @@ impl Stdio {
         let ours = Self {
             input: (input_port()?, to_stdin.into()),
             outputs: vec![
-                (from_stdout.into(), output_port(STDOUT_PORT)?),
-                (from_stderr.into(), output_port(STDERR_PORT)?),
+                (from_stdout.into(), OutputPort::open(STDOUT_PORT)?),
+                (from_stderr.into(), OutputPort::open(STDERR_PORT)?),
             ],
             is_terminal: false,
         };
@@ -76,7 +77,7 @@ impl Stdio {
         let (master, path) = terminal(size).context("open a terminal in /dev/pts")?;
         let ours = Self {
             input: (input_port()?, master.try_clone()?),
-            outputs: vec![(master, output_port(STDOUT_PORT)?)],
+            outputs: vec![(master, OutputPort::open(STDOUT_PORT)?)],
             is_terminal: true,
         };
         Ok((ours, CommandEnd::Terminal(path)))
@@ -158,10 +159,6 @@ fn input_port() -> Result<File> {
     ports::open(STDIN_PORT, File::options().read(true))
 }
 
-fn output_port(name: &str) -> Result<File> {
-    ports::open(name, File::options().write(true))
-}
-
 /// A pseudo-terminal: our end, and the path of the command's.
 fn terminal(size: WindowSize) -> Result<(File, String)> {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
@@ -184,7 +181,7 @@ pub(crate) fn spawn_thread(
 }
 
 /// Carries bytes from one end to the other until either ends, then closes both.
-fn carry(name: &str, mut from: File, mut to: File) {
+fn carry(name: &str, mut from: File, mut to: impl Write) {
     match copy(&mut from, &mut to) {
         Ok(()) => console::debug(format_args!("{name}: end")),
         Err(error) => console::debug(format_args!("{name}: {error}")),
@@ -215,7 +212,7 @@ mod tests {
     fn all_bytes_arrive_and_the_end_does() {
         let (from, mut source) = io::pipe().unwrap();
         let (mut sink, to) = io::pipe().unwrap();
-        let (from, to) = (OwnedFd::from(from).into(), OwnedFd::from(to).into());
+        let (from, to) = [OwnedFd::from(from), OwnedFd::from(to)].map(File::from).into();
         let pump = spawn_thread("test", move || carry("test", from, to)).unwrap();
         let bytes: Vec<u8> = (0..1_000_000u32)
             .map(|n| n.to_le_bytes()[n as usize % 3])
@@ -233,7 +230,7 @@ mod tests {
     fn a_reader_that_leaves_ends_the_stream() {
         let (from, mut source) = io::pipe().unwrap();
         let (sink, to) = io::pipe().unwrap();
-        let (from, to) = (OwnedFd::from(from).into(), OwnedFd::from(to).into());
+        let (from, to) = [OwnedFd::from(from), OwnedFd::from(to)].map(File::from).into();
         drop(sink);
         let pump = spawn_thread("test", move || carry("test", from, to)).unwrap();
         source.write_all(b"nobody reads this").unwrap();

@@ -344,14 +344,16 @@ fn a_port_that_is_opened_again_before_its_output_is_out_stays_open() {
 }
 
 #[test]
-fn output_without_a_reader_does_not_stop_the_guest() {
+fn output_without_a_reader_is_told_and_does_not_stop_the_guest() {
     let (streams, reader) = to_host();
     let mut guest = Guest::new(Streams::default(), vec![("stdout", streams)]);
     guest.boot();
     assert!(!guest.send(1, &[1; 70_000]));
+    assert_eq!(guest.hear(), None);
     drop(reader);
     guest.ready(1, Direction::Transmit);
     assert!(guest.taken(1));
+    assert_eq!(guest.hear(), Some((1, 6, 0, vec![])));
     assert!(guest.send(1, b"more"));
     assert!(guest.drained());
 }

@@ -72,7 +72,8 @@ pub struct Streams {
     /// What the guest reads. Without one nothing ever comes, not even an end. At its end the port
     /// is closed from the host's side: the guest reads the end, and cannot write any more.
     pub input: Option<Input>,
-    /// Where what the guest writes goes; without one it is discarded.
+    /// Where what the guest writes goes; without one it is discarded. When its reader has left, the
+    /// port is closed from the host's side, too.
     pub output: Option<Output>,
 }
 

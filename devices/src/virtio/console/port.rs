@@ -52,6 +52,8 @@ struct Sink {
     /// A chain that the output took only in part.
     held: Option<Buffers>,
     watched: bool,
+    /// The reader has left just now.
+    abandoned: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Port {
                 output,
                 held: None,
                 watched: false,
+                abandoned: false,
             },
             notices: Notices::default(),
             guest_open: false,
@@ -221,6 +224,11 @@ impl Port {
             self.closing = false;
             sink.end(watch);
         }
+        if std::mem::take(&mut sink.abandoned) {
+            // The writer in the guest is to end, as one at the other end of a pipe does.
+            self.host_open = false;
+            self.notices.open = Some(false);
+        }
         Ok(turn == Turn::Empty && blocked_on.is_none())
     }
 }
@@ -260,6 +268,7 @@ impl Sink {
                 Written::WouldBlock => return Ok(Progress::Blocked),
                 Written::Gone => {
                     debug!("nobody reads what the guest writes to a port any more");
+                    self.abandoned = true;
                     self.end(watch);
                     return Ok(Progress::Done);
                 }
