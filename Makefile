@@ -30,7 +30,7 @@ test-unit test-host test-boot: packages
 lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
-	shellcheck kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,packages,payload,run} \
+	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,packages,payload,run,shell} \
 		tests/bench/{build-initrd,run} tests/host/*.sh .ci/run
 
 check: lint test-unit
