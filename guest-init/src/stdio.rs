@@ -212,7 +212,9 @@ mod tests {
     fn all_bytes_arrive_and_the_end_does() {
         let (from, mut source) = io::pipe().unwrap();
         let (mut sink, to) = io::pipe().unwrap();
-        let (from, to) = [OwnedFd::from(from), OwnedFd::from(to)].map(File::from).into();
+        let (from, to) = [OwnedFd::from(from), OwnedFd::from(to)]
+            .map(File::from)
+            .into();
         let pump = spawn_thread("test", move || carry("test", from, to)).unwrap();
         let bytes: Vec<u8> = (0..1_000_000u32)
             .map(|n| n.to_le_bytes()[n as usize % 3])
@@ -230,7 +232,9 @@ mod tests {
     fn a_reader_that_leaves_ends_the_stream() {
         let (from, mut source) = io::pipe().unwrap();
         let (sink, to) = io::pipe().unwrap();
-        let (from, to) = [OwnedFd::from(from), OwnedFd::from(to)].map(File::from).into();
+        let (from, to) = [OwnedFd::from(from), OwnedFd::from(to)]
+            .map(File::from)
+            .into();
         drop(sink);
         let pump = spawn_thread("test", move || carry("test", from, to)).unwrap();
         source.write_all(b"nobody reads this").unwrap();

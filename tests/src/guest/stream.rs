@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+/// Most bytes of a stream that a failure shows.
+const SHOWN: usize = 4096;
+
 /// A stream that a thread reads to its end.
 pub(super) struct Stream {
     name: &'static str,
@@ -94,9 +97,11 @@ impl Stream {
         self.shared.lock().unwanted = true;
     }
 
-    /// What has come so far, for people.
+    /// The end of what has come so far, for people.
     pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
+        let state = self.shared.lock();
+        let from = state.bytes.len().saturating_sub(SHOWN);
+        String::from_utf8_lossy(&state.bytes[from..]).into_owned()
     }
 
     fn wait_until(&self, deadline: Instant, mut done: impl FnMut(&State) -> bool) -> Result<()> {

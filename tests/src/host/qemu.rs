@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -107,7 +107,7 @@ pub(super) struct Qemu {
     pub(super) pid: Pid,
     /// The host's console, for a machine that boots.
     pub(super) console: Option<ChildStdout>,
-    ended: Option<mpsc::Receiver<()>>,
+    ended: Option<mpsc::Receiver<ExitStatus>>,
 }
 
 impl Machine<'_> {
@@ -217,8 +217,9 @@ impl Qemu {
             Ok(mut child) => {
                 drop(command); // with our copy of its end of QMP
                 let _ = started.send(Ok((child.id(), child.stdout.take())));
-                let _ = child.wait();
-                let _ = ending.send(());
+                if let Ok(status) = child.wait() {
+                    let _ = ending.send(status);
+                }
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -238,14 +239,13 @@ impl Qemu {
     ///
     /// # Errors
     /// It still runs at the deadline, and is killed.
-    pub(super) fn wait(mut self, deadline: Instant) -> Result<()> {
-        if let Some(ended) = &self.ended {
-            ended
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-                .context("QEMU did not end in time")?;
-        }
+    pub(super) fn wait(mut self, deadline: Instant) -> Result<ExitStatus> {
+        let ended = self.ended.as_ref().context("QEMU was left alone")?;
+        let status = ended
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .context("QEMU did not end in time")?;
         self.ended = None;
-        Ok(())
+        Ok(status)
     }
 
     /// Lets it run on when this is dropped.

@@ -84,6 +84,17 @@ impl Qmp {
         }
     }
 
+    /// Why QEMU ends or has ended, in its own words: `guest-reset`, `host-signal`... Empty if it did not say.
+    pub(super) fn end_reason(&mut self) -> String {
+        let mut reason = String::new();
+        while let Some(event) = self.events.pop_front().or_else(|| self.receive().ok()) {
+            if event["event"] == "SHUTDOWN" {
+                reason = event["data"]["reason"].to_string();
+            }
+        }
+        reason
+    }
+
     fn receive(&mut self) -> Result<Value> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -98,7 +98,12 @@ fn build(variant: Variant, image: &Path, dir: &Path) -> Result<()> {
     let console = qemu.console.take().context("QEMU has no console")?;
     let log = dir.join("console.log");
     let lines = tee(console, File::create(&log)?);
-    await_ready(&lines, deadline).with_context(|| format!("see {}", log.display()))?;
+    if let Err(error) = await_ready(&lines, deadline) {
+        // The first is why the machine stopped, the second why QEMU did: a crash or a kill has only that.
+        let (reason, status) = (qmp.end_reason(), qemu.wait(deadline)?);
+        let context = format!("QEMU: {status} {reason}; see {}", log.display());
+        return Err(error.context(context));
+    }
     save(&mut qmp, &dir.join(files::DEVICES))?;
     qemu.wait(deadline)?;
     fs::remove_file(empty)?;
