@@ -100,8 +100,10 @@ fn build(variant: Variant, image: &Path, dir: &Path) -> Result<()> {
     let lines = tee(console, File::create(&log)?);
     if let Err(error) = await_ready(&lines, deadline) {
         // The first is why the machine stopped, the second why QEMU did: a crash or a kill has only that.
-        let (reason, status) = (qmp.end_reason(), qemu.wait(deadline)?);
-        let context = format!("QEMU: {status} {reason}; see {}", log.display());
+        let reason = qmp.end_reason();
+        let end = qemu.wait(deadline);
+        let end = end.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let context = format!("QEMU: {end} {reason}; see {}", log.display());
         return Err(error.context(context));
     }
     save(&mut qmp, &dir.join(files::DEVICES))?;
