@@ -3,6 +3,8 @@
 //! Exit code 2, and one line on standard error that names the thing. No KVM is needed: the options
 //! are checked before it is opened.
 
+#![allow(clippy::unwrap_used, reason = "it fails the test")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -16,11 +16,8 @@ const HISTOGRAMS: [(&str, &str); 4] = [
     ("kvm_mmio", "type,gpa"),
     ("kvm_msr", "write,ecx"),
 ];
-/// Told one by one: the start of a program, and the guest's first entry, after which it is switched off.
-const EXEC: &str = "events/sched/sched_process_exec/enable";
-const ENTRY: &str = "events/kvm/kvm_entry/enable";
-const ENTRY_TRIGGER: &str = "events/kvm/kvm_entry/trigger";
-const ENTRY_ONCE: &str = "disable_event:kvm:kvm_entry:1";
+/// Told one by one: the start of a program, and the guest's entries, of which the first is of interest.
+const TOLD: [&str; 2] = ["events/sched/sched_process_exec/enable", "events/kvm/kvm_entry/enable"];
 
 /// Tracepoints that are on; off again when this is dropped.
 pub(crate) struct Tracing(());
@@ -45,9 +42,9 @@ impl Tracing {
         for (event, keys) in HISTOGRAMS {
             write(&trigger(event), &format!("hist:keys={keys}:size=1024"))?;
         }
-        write(ENTRY_TRIGGER, ENTRY_ONCE)?;
-        write(ENTRY, "1")?;
-        write(EXEC, "1")?;
+        for event in TOLD {
+            write(event, "1")?;
+        }
         write("tracing_on", "1")?;
         Ok(tracing)
     }
@@ -78,9 +75,9 @@ impl Tracing {
 impl Drop for Tracing {
     fn drop(&mut self) {
         let _ = write("tracing_on", "0");
-        let _ = write(EXEC, "0");
-        let _ = write(ENTRY, "0");
-        let _ = write(ENTRY_TRIGGER, &format!("!{ENTRY_ONCE}"));
+        for event in TOLD {
+            let _ = write(event, "0");
+        }
         for (event, keys) in HISTOGRAMS {
             let _ = write(&trigger(event), &format!("!hist:keys={keys}"));
         }
