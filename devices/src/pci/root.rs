@@ -18,20 +18,16 @@ const HOST_BRIDGE: Identity = Identity {
     subsystem: 0x1100,
 };
 
-/// Bit 31 of the configuration address register (PCI Local Bus 3.0, section 3.2.2.3.2).
-const ADDRESS_ENABLE: u32 = 1 << 31;
-
-/// Offset of CONFIG_DATA (port 0xcfc) from CONFIG_ADDRESS (port 0xcf8).
-const DATA_PORT: u16 = 4;
-
 /// Bus 0 with its host bridge and up to 31 functions, one a slot.
+///
+/// Its configuration space is in memory alone (ECAM): by the ports 0xcf8 and 0xcfc each access
+/// would be two exits instead of one.
 ///
 /// An access goes to its function under that function's lock only, so that vCPUs do not wait for
 /// each other's devices. A slot without a function costs the guest one read when it looks for
 /// devices.
 pub struct PciRoot {
     slots: Vec<Slot>,
-    config_address: Mutex<u32>,
 }
 
 struct Slot {
@@ -62,7 +58,6 @@ impl PciRoot {
         let bridge = Box::new(HostBridge(ConfigHeader::new(HOST_BRIDGE)));
         Self {
             slots: vec![Slot::new(bridge)],
-            config_address: Mutex::new(0),
         }
     }
 
@@ -88,31 +83,6 @@ impl PciRoot {
     /// A write to the ECAM window.
     pub fn ecam_write(&self, offset: u64, data: &[u8]) {
         self.config_write(ConfigTarget::from_ecam(offset), data);
-    }
-
-    /// A read from the ports 0xcf8 to 0xcff, `offset` ports from 0xcf8.
-    pub fn port_read(&self, offset: u16, data: &mut [u8]) {
-        let address = *lock(&self.config_address);
-        match offset {
-            0 if data.len() == 4 => data.copy_from_slice(&address.to_le_bytes()),
-            4..=7 => self.config_read(ConfigTarget::from_port(address, offset), data),
-            _ => data.fill(0xff),
-        }
-    }
-
-    /// A write to the ports 0xcf8 to 0xcff.
-    pub fn port_write(&self, offset: u16, data: &[u8]) {
-        match (offset, <[u8; 4]>::try_from(data)) {
-            (0, Ok(address)) => {
-                // Reserved bits and the two low ones are zero.
-                *lock(&self.config_address) = u32::from_le_bytes(address) & 0x80ff_fffc;
-            }
-            (4..=7, _) => {
-                let address = *lock(&self.config_address);
-                self.config_write(ConfigTarget::from_port(address, offset), data);
-            }
-            _ => {}
-        }
     }
 
     /// A read of guest address `address`; all ones if no BAR is there.
@@ -188,16 +158,6 @@ impl ConfigTarget {
         Self::new(function, (offset & 0xfff) as usize)
     }
 
-    /// Bits 8 to 10: function; 11 to 15: slot; 16 to 23: bus.
-    fn from_port(address: u32, port: u16) -> Option<Self> {
-        if address & ADDRESS_ENABLE == 0 {
-            return None;
-        }
-        let byte = usize::from(port.checked_sub(DATA_PORT)?);
-        let function = (address & !ADDRESS_ENABLE) >> 8;
-        Self::new(function as usize, (address & 0xfc) as usize + byte)
-    }
-
     /// `function`: 3 bits of function, which must be 0 here, then the slot, then the bus.
     fn new(function: usize, register: usize) -> Option<Self> {
         function.is_multiple_of(8).then_some(Self {
@@ -207,7 +167,7 @@ impl ConfigTarget {
     }
 }
 
-/// The function at slot 0: Linux wants one, to trust the configuration ports.
+/// The function at slot 0.
 struct HostBridge(ConfigHeader);
 
 impl PciFunction for HostBridge {

@@ -98,26 +98,6 @@ fn functions_are_found_by_ecam_and_by_ports() {
     ] {
         assert_eq!(ecam_read(&root, absent), u32::MAX, "{absent:#x}");
     }
-
-    let port_read = |address: u32, byte: u16| {
-        root.port_write(0, &address.to_le_bytes());
-        let mut data = [0; 2];
-        root.port_read(4 + byte, &mut data);
-        u16::from_le_bytes(data)
-    };
-    assert_eq!(port_read(0x8000_0800, 0), 0x1234);
-    assert_eq!(port_read(0x8000_0800, 2), 0x5678);
-    assert_eq!(port_read(0x8000_0808, 2), 0xff00);
-    assert_eq!(port_read(0x0000_0800, 0), 0xffff, "not enabled");
-    assert_eq!(port_read(0x8000_0900, 0), 0xffff, "another function");
-    assert_eq!(port_read(0x8001_0800, 0), 0xffff, "another bus");
-    assert_eq!(port_read(0x8000_0800, 3), 0xffff, "crosses a double word");
-    // How Linux finds out whether there are such ports.
-    root.port_write(3, &[1]);
-    root.port_write(0, &0x8000_0000_u32.to_le_bytes());
-    let mut data = [0; 4];
-    root.port_read(0, &mut data);
-    assert_eq!(u32::from_le_bytes(data), 0x8000_0000);
 }
 
 #[test]
@@ -205,7 +185,7 @@ proptest! {
     #[test]
     fn any_access_is_survived(
         accesses in prop::collection::vec(
-            (0_u8..6, prop_oneof![0_u64..0x1_1000, BAR..BAR + SIZE, any::<u64>()],
+            (0_u8..4, prop_oneof![0_u64..0x1_1000, BAR..BAR + SIZE, any::<u64>()],
              prop::collection::vec(any::<u8>(), 0..20)), 1..100)
     ) {
         let root = root();
@@ -213,9 +193,7 @@ proptest! {
             match kind {
                 0 => root.ecam_read(at, &mut data),
                 1 => root.ecam_write(at, &data),
-                2 => root.port_read(at as u16 % 12, &mut data),
-                3 => root.port_write(at as u16 % 12, &data),
-                4 => root.mmio_read(at, &mut data),
+                2 => root.mmio_read(at, &mut data),
                 _ => root.mmio_write(at, &data),
             }
         }

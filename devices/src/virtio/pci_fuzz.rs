@@ -14,8 +14,6 @@ enum Event {
     ConfigWrite(u64, Vec<u8>),
     BarRead(u64, usize),
     BarWrite(u64, Vec<u8>),
-    PortWrite(u16, Vec<u8>),
-    PortRead(u16, usize),
     /// A step of a driver's, with arguments that are right as a rule.
     SetUpQueue(u16, u16),
     SetVector(u64),
@@ -61,8 +59,6 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0_u64..0x120, data()).prop_map(|(o, d)| Event::ConfigWrite(o, d)),
         2 => (place(), width()).prop_map(|(o, w)| Event::BarRead(o, w)),
         8 => (place(), data()).prop_map(|(o, d)| Event::BarWrite(o, d)),
-        1 => (0_u16..10, data()).prop_map(|(o, d)| Event::PortWrite(o, d)),
-        1 => (0_u16..10, width()).prop_map(|(o, w)| Event::PortRead(o, w)),
         2 => (0_u16..2, 0_u16..5).prop_map(|(q, v)| Event::SetUpQueue(q, v)),
         1 => (0_u64..4).prop_map(Event::SetVector),
         2 => Just(Event::BringUp),
@@ -89,8 +85,6 @@ fn play(guest: &mut Guest, host: &EventFd, event: Event) {
                 guest.root.mmio_write(BAR + offset, &data);
             }
         }
-        Event::PortWrite(offset, data) => guest.root.port_write(offset, &data),
-        Event::PortRead(offset, width) => guest.root.port_read(offset, &mut buffer[..width]),
         Event::SetUpQueue(queue, vector) => {
             guest.set_queue(queue, vector);
         }

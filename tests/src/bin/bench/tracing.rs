@@ -17,7 +17,10 @@ const HISTOGRAMS: [(&str, &str); 4] = [
     ("kvm_msr", "write,ecx"),
 ];
 /// Told one by one: the start of a program, and the guest's entries, of which the first is of interest.
-const TOLD: [&str; 2] = ["events/sched/sched_process_exec/enable", "events/kvm/kvm_entry/enable"];
+const TOLD: [&str; 2] = [
+    "events/sched/sched_process_exec/enable",
+    "events/kvm/kvm_entry/enable",
+];
 
 /// Tracepoints that are on; off again when this is dropped.
 pub(crate) struct Tracing(());
