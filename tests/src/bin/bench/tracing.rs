@@ -43,7 +43,7 @@ impl Tracing {
         write("trace_clock", "mono")?;
         write("trace", "")?;
         for (event, keys) in HISTOGRAMS {
-            write(&trigger(event), &format!("hist:keys={keys}:size=1024"))?;
+            write(&trigger(event), &histogram_of(keys))?;
         }
         for event in TOLD {
             write(event, "1")?;
@@ -82,10 +82,14 @@ impl Drop for Tracing {
             let _ = write(event, "0");
         }
         for (event, keys) in HISTOGRAMS {
-            let _ = write(&trigger(event), &format!("!hist:keys={keys}"));
+            let _ = write(&trigger(event), &format!("!{}", histogram_of(keys)));
         }
         let _ = write("trace", "");
     }
+}
+
+fn histogram_of(keys: &str) -> String {
+    format!("hist:keys={keys}")
 }
 
 fn trigger(event: &str) -> String {
