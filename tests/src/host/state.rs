@@ -103,6 +103,8 @@ fn build(variant: Variant, image: &Path, dir: &Path) -> Result<()> {
         let reason = qmp.end_reason();
         let end = qemu.wait(deadline);
         let end = end.map_or_else(|error| error.to_string(), |status| status.to_string());
+        // CI keeps no files: the console goes to its log.
+        eprint!("{}", fs::read_to_string(&log).unwrap_or_default());
         let context = format!("QEMU: {end} {reason}; see {}", log.display());
         return Err(error.context(context));
     }
