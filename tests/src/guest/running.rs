@@ -1,6 +1,7 @@
 //! A monitor that runs, and one that has ended.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Terminal;
-use super::stream::Stream;
+use super::stream::{Stream, end_of};
 use super::terminal::Mode;
 
 /// A `runq-vmm` that runs. It is killed when this is dropped.
@@ -28,7 +29,6 @@ pub struct Running {
 }
 
 /// How a `runq-vmm` ended, and what it wrote.
-#[derive(Debug)]
 pub struct Finished {
     status: ExitStatus,
     stdout: Vec<u8>,
@@ -228,5 +228,17 @@ impl Finished {
     #[must_use]
     pub fn stderr_bytes(&self) -> &[u8] {
         &self.stderr
+    }
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}\nstdout: {}\nstderr: {}",
+            self.status,
+            end_of(&self.stdout),
+            end_of(&self.stderr)
+        )
     }
 }

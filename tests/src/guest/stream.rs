@@ -99,9 +99,7 @@ impl Stream {
 
     /// The end of what has come so far, for people.
     pub(super) fn text(&self) -> String {
-        let state = self.shared.lock();
-        let from = state.bytes.len().saturating_sub(SHOWN);
-        String::from_utf8_lossy(&state.bytes[from..]).into_owned()
+        end_of(&self.shared.lock().bytes)
     }
 
     fn wait_until(&self, deadline: Instant, mut done: impl FnMut(&State) -> bool) -> Result<()> {
@@ -118,4 +116,10 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// The last bytes, for people.
+pub(super) fn end_of(bytes: &[u8]) -> String {
+    let from = bytes.len().saturating_sub(SHOWN);
+    String::from_utf8_lossy(&bytes[from..]).into_owned()
 }

@@ -105,8 +105,8 @@ machines! {
     lean_with_2_cpus_and_64_mib: Lean, 2, 64;
     lean_with_1_cpu_and_5_gib: Lean, 1, 5120;
     lean_with_2_cpus_and_5_gib: Lean, 2, 5120;
-    stock_cloud_with_1_cpu_and_64_mib: StockCloud, 1, 64;
-    stock_cloud_with_2_cpus_and_64_mib: StockCloud, 2, 64;
+    stock_cloud_with_1_cpu_and_128_mib: StockCloud, 1, 128;
+    stock_cloud_with_2_cpus_and_128_mib: StockCloud, 2, 128;
     stock_cloud_with_1_cpu_and_5_gib: StockCloud, 1, 5120;
     stock_cloud_with_2_cpus_and_5_gib: StockCloud, 2, 5120;
     stock_with_2_cpus_and_512_mib: Stock, 2, 512;

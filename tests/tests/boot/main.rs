@@ -29,13 +29,7 @@ fn busybox() -> (Rootfs, Guest) {
 /// Asserts the exit code, and shows everything if it is another.
 #[track_caller]
 fn assert_code(done: &Finished, code: i32) {
-    assert_eq!(
-        done.code(),
-        Some(code),
-        "{done:?}\n{}\n{}",
-        done.stdout(),
-        done.stderr()
-    );
+    assert_eq!(done.code(), Some(code), "{done:?}");
 }
 
 /// Asserts that the monitor wrote nothing about the run.

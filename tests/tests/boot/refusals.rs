@@ -82,6 +82,14 @@ fn a_kernel_that_is_truncated() {
     }
 }
 
+/// What a bzImage needs to unpack itself is in its header.
+#[test]
+#[ignore = "needs KVM: make test"]
+fn a_kernel_that_needs_more_memory() {
+    let guest = kernel(Kernel::StockCloud.files().unwrap().0).args(["--mem", "64"]);
+    assert_refused(&end(guest), 1, &["stock-cloud/vmlinuz", "memory", "64 MiB"]);
+}
+
 #[test]
 #[ignore = "needs KVM: make test"]
 fn an_initrd_that_is_missing() {
