@@ -33,8 +33,8 @@ const AGENT: [&str; 7] = [
     include_str!("../../agent/src/winsize.rs"),
 ];
 
-/// On two busy cores a boot takes a minute.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// An idle machine boots it in half a minute, two cores with ten other jobs in five.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// The names of the files in a state.
 pub(super) mod files {
