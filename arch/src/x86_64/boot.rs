@@ -15,8 +15,7 @@ use crate::kernel::{Entry, Kernel};
 pub struct Machine {
     /// Number of vCPUs; vCPU `n` has the APIC ID `n`.
     pub cpus: u32,
-    /// A PCI root with functions on its bus. The configuration space is there, and announced, in
-    /// any case: without one Linux complains on its console.
+    /// A PCI root with its window and ECAM.
     pub pci: bool,
     /// A 16550 at [`crate::layout::SERIAL_PORT`].
     pub serial: bool,
@@ -75,7 +74,7 @@ pub fn write(
         initrd,
         command_line_size: text.len(),
         rsdp: acpi::write(memory, machine)?,
-        memory_map: memory_map::ranges(memory),
+        memory_map: memory_map::ranges(memory, machine),
     };
     match kernel.entry {
         Entry::Pvh(_) => pvh::write(memory, &parameters)?,

@@ -2,7 +2,7 @@
 
 use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
 
-use super::layout;
+use super::{boot::Machine, layout};
 use crate::Memory;
 
 /// `AddressRangeMemory`.
@@ -21,7 +21,7 @@ pub(super) struct Range {
 
 /// The map, in ascending order. The first MiB is as on any PC, as kernels take that for granted:
 /// RAM up to the extended BIOS data area, the video hole, and the BIOS area with the ACPI tables.
-pub(super) fn ranges(memory: &Memory) -> Vec<Range> {
+pub(super) fn ranges(memory: &Memory, machine: &Machine) -> Vec<Range> {
     let range = |kind, start: u64, end: u64| Range {
         start,
         size: end.saturating_sub(start),
@@ -32,8 +32,10 @@ pub(super) fn ranges(memory: &Memory) -> Vec<Range> {
         range(RESERVED, layout::ACPI_START.0, layout::KERNEL_START),
         range(RAM, layout::KERNEL_START, layout::low_ram_end(memory)),
     ];
-    let ecam_end = layout::ECAM_START + layout::ECAM_SIZE;
-    ranges.push(range(RESERVED, layout::ECAM_START, ecam_end));
+    if machine.pci {
+        let end = layout::ECAM_START + layout::ECAM_SIZE;
+        ranges.push(range(RESERVED, layout::ECAM_START, end));
+    }
     let regions = memory.iter().map(|r| (r.start_addr().raw_value(), r.len()));
     for (start, size) in regions.filter(|(start, _)| *start >= layout::HIGH_RAM_START) {
         ranges.push(Range {
@@ -51,6 +53,13 @@ mod tests {
 
     use super::*;
 
+    const MACHINE: Machine = Machine {
+        cpus: 1,
+        pci: true,
+        serial: false,
+        pvpanic: false,
+    };
+
     /// Memory of a size that is backed lazily, so that the sizes here cost nothing.
     fn memory(size: u64) -> Memory {
         let ranges = layout::ram_ranges(size);
@@ -64,7 +73,7 @@ mod tests {
     #[test]
     fn ram_is_all_but_the_video_and_bios_areas() {
         for size in [64 << 20, 3 << 30, 5 << 30] {
-            let ranges = ranges(&memory(size));
+            let ranges = ranges(&memory(size), &MACHINE);
             let ram: u64 = ranges
                 .iter()
                 .filter(|r| r.kind == RAM)
@@ -78,11 +87,19 @@ mod tests {
     }
 
     #[test]
-    fn ecam_is_reserved_and_the_rest_of_ram_is_above_4_gib() {
-        let mut ranges = ranges(&memory(5 << 30));
-        let ecam = ranges.iter().find(|r| r.start == layout::ECAM_START);
-        assert_eq!(ecam.unwrap().kind, RESERVED);
-        let high = ranges.pop().unwrap();
+    fn ecam_is_reserved_where_there_is_pci() {
+        let memory = memory(5 << 30);
+        let ecam = |machine: &Machine| {
+            ranges(&memory, machine)
+                .iter()
+                .any(|r| r.start == layout::ECAM_START)
+        };
+        assert!(ecam(&MACHINE));
+        assert!(!ecam(&Machine {
+            pci: false,
+            ..MACHINE
+        }));
+        let high = ranges(&memory, &MACHINE).pop().unwrap();
         assert_eq!(
             GuestAddress(high.start),
             GuestAddress(layout::HIGH_RAM_START)

@@ -41,6 +41,12 @@ impl Options {
         }
     }
 
+    /// Whether the guest has virtio devices, which are on the PCI bus.
+    fn has_bus(&self) -> bool {
+        let shares = self.rootfs.is_some() || !self.shares.is_empty();
+        shares || !self.command.is_empty() || self.console() == ConsoleKind::Virtio
+    }
+
     /// The whole kernel command line.
     ///
     /// # Errors
@@ -54,11 +60,13 @@ impl Options {
             ConsoleKind::Virtio => "console=hvc0 8250.nr_uarts=0 panic=-1 reboot=a",
             ConsoleKind::None => "quiet 8250.nr_uarts=0 panic=-1 reboot=a",
         };
-        let extra = self.cmdline.iter().map(|text| format!(" {text}"));
-        let line = [base.to_owned()]
-            .into_iter()
-            .chain(extra)
-            .collect::<String>();
+        // Else Linux on a processor of AMD's looks for host bridges, 230 exits.
+        let no_bus = (!self.has_bus()).then_some("pci=off");
+        let parts = [base].into_iter().chain(no_bus);
+        let line = parts
+            .chain(self.cmdline.as_deref())
+            .collect::<Vec<_>>()
+            .join(" ");
         CommandLine::new(&line).context("--cmdline")
     }
 
@@ -127,7 +135,7 @@ pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<
     let mut devices = shares(options);
     devices.extend(console);
     // With the others only: for this one alone the guest would search a bus, 400 exits.
-    if !devices.is_empty() {
+    if options.has_bus() {
         devices.push(DeviceSpec::Rng(rng::Config::default()));
     }
     let simple = simple_console(options)?;

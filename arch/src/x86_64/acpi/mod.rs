@@ -45,9 +45,11 @@ fn tables(machine: &Machine) -> Vec<u8> {
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(append(&mut area, &fadt::table(dsdt)));
     xsdt.add_entry(append(&mut area, &madt::table(machine.cpus)));
-    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(layout::ECAM_START, 0, 0, 0);
-    xsdt.add_entry(append(&mut area, &mcfg));
+    if machine.pci {
+        let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        mcfg.add_ecam(layout::ECAM_START, 0, 0, 0);
+        xsdt.add_entry(append(&mut area, &mcfg));
+    }
     let rsdp = bytes(&Rsdp::new(OEM_ID, append(&mut area, &xsdt)));
     for (place, byte) in area.iter_mut().zip(rsdp) {
         *place = byte;

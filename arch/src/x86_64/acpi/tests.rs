@@ -71,9 +71,8 @@ fn has(machine: &Machine, text: &[u8]) -> bool {
 
 #[test]
 fn the_guest_finds_all_tables() {
-    for machine in [&MACHINE, &NOTHING] {
-        assert_eq!(names(machine), ["FACP", "APIC", "MCFG", "DSDT"]);
-    }
+    assert_eq!(names(&MACHINE), ["FACP", "APIC", "MCFG", "DSDT"]);
+    assert_eq!(names(&NOTHING), ["FACP", "APIC", "DSDT"]);
 }
 
 #[test]
