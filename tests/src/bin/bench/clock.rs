@@ -29,6 +29,15 @@ impl Clock {
         }
     }
 
+    /// After which time a guest is given up. A clock that counts instructions runs ahead while the machine
+    /// waits for a disk, so nothing follows from its time: there, who started the machine must watch it.
+    pub(crate) fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Wall => Some(Duration::from_secs(20)),
+            Self::Instructions => None,
+        }
+    }
+
     /// A time in the unit: with either clock a million nanoseconds.
     pub(crate) fn value(time: Duration) -> f64 {
         time.as_secs_f64() * 1e3

@@ -90,7 +90,7 @@ struct Column {
 
 fn measure(monitor: Monitor, cli: &Cli) -> Result<Column> {
     let name = monitor.name;
-    let once = || Run::of(&monitor).with_context(|| name.to_owned());
+    let once = || Run::of(&monitor, cli.clock.patience()).with_context(|| name.to_owned());
     once()?; // brings files into the page cache
     let runs = (0..cli.rounds).map(|_| once()).collect::<Result<_>>()?;
     // Tracing costs instructions: a run for itself.

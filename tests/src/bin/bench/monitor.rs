@@ -30,6 +30,8 @@ pub(crate) struct Monitor {
     pub(crate) ends: bool,
 }
 
+/// The one with nothing but this machine, from Debian 13 on, and the one with all.
+const QEMU: [&str; 2] = ["qemu-system-x86_64-microvm", "qemu-system-x86_64"];
 /// What init.c prints.
 const INIT_MARK: &str = "INIT-UP";
 /// What the container's command prints.
@@ -57,7 +59,8 @@ impl Monitor {
     pub(crate) fn qemu(files: &Files) -> Result<Self> {
         let mut args: Vec<OsString> = [
             "-machine",
-            "microvm",
+            // Without a clock at its ports Linux waits for one.
+            "microvm,rtc=on",
             "-accel",
             "kvm",
             "-cpu",
@@ -84,7 +87,7 @@ impl Monitor {
         args.extend(["-append", "console=ttyS0 quiet panic=-1 reboot=k"].map(OsString::from));
         Ok(Self {
             name: "QEMU microvm",
-            program: find("qemu-system-x86_64").unwrap_or_default(),
+            program: QEMU.into_iter().find_map(find).unwrap_or_default(),
             args,
             mark: INIT_MARK,
             ends: false,

@@ -12,10 +12,6 @@ use crate::kvm_counters::KvmCounters;
 use crate::memory_map::MemoryMap;
 use crate::monitor::{GUEST_MIB, Monitor};
 
-/// A guest that is not up after this time never will be. With a clock that counts instructions this is about
-/// a hundred boots, and passes at once when the machine waits for nothing.
-const TIMEOUT: Duration = Duration::from_secs(20);
-
 /// What was seen of one boot.
 pub(crate) struct Run {
     /// From just before the monitor was started until the guest's mark had arrived.
@@ -38,11 +34,12 @@ impl Drop for Guarded {
 }
 
 impl Run {
-    /// Boots the guest, looks at the monitor when the guest is up, and ends it.
+    /// Boots the guest, looks at the monitor when the guest is up, and ends it. Waits for the guest as long as
+    /// `patience`, or for ever.
     ///
     /// # Errors
     /// When the guest does not come up, or the monitor cannot be looked at.
-    pub(crate) fn of(monitor: &Monitor) -> Result<Self> {
+    pub(crate) fn of(monitor: &Monitor, patience: Option<Duration>) -> Result<Self> {
         let mut command = Command::new(&monitor.program);
         command
             .args(&monitor.args)
@@ -55,7 +52,8 @@ impl Run {
         });
         let begun = Instant::now();
         let mut child = Guarded(command.spawn().context("start")?);
-        await_mark(&mut child.0, monitor.mark, begun)?;
+        let end = patience.map(|patience| begun + patience);
+        await_mark(&mut child.0, monitor.mark, end)?;
         let boot = begun.elapsed();
         let pid = child.0.id();
         let process = Pid::from_child(&child.0);
@@ -80,39 +78,38 @@ impl Run {
     }
 }
 
-/// Reads the guest's output until `mark` has come.
-fn await_mark(child: &mut Child, mark: &str, begun: Instant) -> Result<()> {
+/// Reads the guest's output until `mark` has come, until `end` at most.
+fn await_mark(child: &mut Child, mark: &str, end: Option<Instant>) -> Result<()> {
     let output = child.stdout.as_mut().context("the monitor's output")?;
     let mut seen = Vec::new();
     loop {
-        let left = TIMEOUT.saturating_sub(begun.elapsed());
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = left.map(Timespec::try_from).transpose()?;
         let mut fds = [PollFd::new(&*output, PollFlags::IN)];
-        let left = Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        if poll(&mut fds, Some(&left)).context("poll")? == 0 {
-            bail!(
-                "no {mark} after {TIMEOUT:?}; it printed {:?}",
-                String::from_utf8_lossy(&seen)
-            );
-        }
+        let ready = poll(&mut fds, left.as_ref()).context("poll")?;
         let mut buffer = [0; 4096];
-        let count = output
-            .read(&mut buffer)
-            .context("read the guest's output")?;
-        if count == 0 {
-            bail!(
-                "it ended before {mark}; it printed {:?}",
-                String::from_utf8_lossy(&seen)
-            );
-        }
+        let count = if ready > 0 {
+            output.read(&mut buffer).context("read")?
+        } else {
+            0
+        };
         seen.extend(buffer.iter().take(count));
         if seen
             .windows(mark.len())
             .any(|window| window == mark.as_bytes())
         {
             return Ok(());
+        }
+        if count == 0 {
+            let why = if ready > 0 {
+                "it ended"
+            } else {
+                "it had not come up in time"
+            };
+            bail!(
+                "no {mark}: {why}; it printed {:?}",
+                String::from_utf8_lossy(&seen)
+            );
         }
     }
 }
