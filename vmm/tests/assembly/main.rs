@@ -115,8 +115,9 @@ guest!(
 );
 
 // Loads a GDT and an IDT with one handler, at vector 0x40, that says 'I'; enables the local APIC
-// and interrupts. Then says 'r' again and again. The handler returns by hand: a KVM that emulates
-// does not know IRET in protected mode.
+// and interrupts. Then says 'r' again and again. The handler returns by hand, as a KVM that
+// emulates does not know IRET in protected mode: flags and return address change places, and the
+// next interrupt, which may come right after POPFD, finds the return address on the stack.
 guest!(
     interrupts,
     "interrupts_start",
@@ -157,11 +158,13 @@ guest!(
     "mov al, 'I'",
     "out 0xe9, al",
     "mov dword ptr [0xfee000b0], 0",
+    "mov eax, [esp + 4]",
+    "xchg eax, [esp + 12]",
+    "mov [esp + 8], eax",
     "pop eax",
-    "pop ecx",
     "add esp, 4",
     "popfd",
-    "jmp ecx",
+    "ret",
     ".align 8",
     "interrupts_gdt:",
     ".quad 0",
