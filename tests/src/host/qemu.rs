@@ -48,10 +48,8 @@ impl Variant {
     /// The options that make the machine what it is: a saved state fits only the same ones.
     #[must_use]
     pub fn machine(self) -> Vec<String> {
-        // One thread for both CPUs: with one each, a CPU now and then runs code that the other has just patched
-        // away, and the host's kernel dies of an int3 (KVM patches the scheduler for the first VM, and back).
         let accel: &[&str] = match self {
-            Self::Docker => &["-accel", "tcg,thread=single,tb-size=1024", "-smp", "2"],
+            Self::Docker => &["-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"],
             Self::Icount => &[
                 "-accel",
                 "tcg,thread=single,tb-size=1024",
