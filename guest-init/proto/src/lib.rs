@@ -26,13 +26,14 @@ mod start;
 
 pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
 pub use start::{
-    FileSystem, Mount, MountFlags, Process, Resource, Rlimit, Start, User, WindowSize,
+    Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
+    Resource, Rlimit, Root, Start, User, WindowSize,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";

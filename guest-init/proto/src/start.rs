@@ -3,17 +3,39 @@
 use serde::{Deserialize, Serialize};
 
 /// Everything that init needs to know to run one command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// The command's root file system.
-    pub root: FileSystem,
-    /// Mounted inside the root after the standard file systems (/proc, /sys, /dev and theirs), in
-    /// this order.
+    pub root: Root,
+    /// Mounted inside the root, in this order, after /proc, /dev and /dev/pts, which every command
+    /// has.
     pub mounts: Vec<Mount>,
+    /// Device nodes beside those that /dev has anyway; the guest's kernel must have the device.
+    pub devices: Vec<Device>,
     /// Name of the guest; unset, it keeps the kernel's default.
     pub hostname: Option<String>,
+    /// Kernel settings, in this order: name (with dots, as sysctl(8) has it) and value.
+    pub sysctls: Vec<(String, String)>,
+    /// Absolute paths that the command shall not see; those that are not there are passed over.
+    pub masked_paths: Vec<String>,
+    /// Absolute paths that the command shall not change; those that are not there are passed over.
+    pub read_only_paths: Vec<String>,
+    /// Most processes and threads that the command and its children may be together.
+    pub pids_limit: Option<u64>,
     /// The command.
     pub process: Process,
+}
+
+/// The root file system of a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// What to mount, where the command does not see it.
+    pub file_system: FileSystem,
+    /// Path in there of the directory that becomes the root, without a slash at its beginning;
+    /// empty if it is the whole.
+    pub path: String,
+    /// Nothing can be written, except in what is mounted inside.
+    pub read_only: bool,
 }
 
 /// A file system, as mount(2) takes it.
@@ -44,13 +66,30 @@ impl FileSystem {
     }
 }
 
-/// A file system and where it goes.
+/// Something to mount, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Absolute path of a directory in the root; it is created if it is missing.
+    /// Absolute path in the root, where links lead nowhere else; it is created if it is missing: a
+    /// directory, or an empty file for a bind mount of a file.
     pub target: String,
     /// What to mount there.
-    pub file_system: FileSystem,
+    pub what: Mountable,
+}
+
+/// What can be mounted in the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mountable {
+    /// A file system of its own.
+    FileSystem(FileSystem),
+    /// The same, but left out if the kernel does not know its type.
+    Optional(FileSystem),
+    /// A file or directory, with what is mounted below it, of the file system that the root is in.
+    Bind {
+        /// Its path in [`Root::file_system`], without a slash at its beginning.
+        path: String,
+        /// Options of the mount.
+        flags: MountFlags,
+    },
 }
 
 /// Mount options that all file systems know. Default: none.
@@ -79,8 +118,61 @@ pub struct Process {
     pub user: User,
     /// Resource limits to set; the others stay the kernel's.
     pub rlimits: Vec<Rlimit>,
+    /// Unset: all that the guest's kernel knows.
+    pub capabilities: Option<Capabilities>,
+    /// Executing a program can give no more rights, by its set-user-id bit for one.
+    pub no_new_privileges: bool,
+    /// System call filter, as the instructions of `struct sock_filter`; empty: none.
+    pub seccomp: Vec<FilterInstruction>,
+    /// File mode creation mask; unset: 0022.
+    pub umask: Option<u32>,
+    /// How soon the kernel ends it for want of memory, -1000 to 1000; unset: 0.
+    pub oom_score_adj: Option<i32>,
     /// Run on a terminal of this size instead of three pipes.
     pub terminal: Option<WindowSize>,
+}
+
+/// The capability sets of capabilities(7), bit N for capability N.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named and described in capabilities(7)")]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    pub permitted: u64,
+    pub ambient: u64,
+}
+
+/// One instruction of a filter, `struct sock_filter` of linux/filter.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterInstruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip if the condition is true.
+    pub jt: u8,
+    /// Instructions to skip if it is false.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Absolute path in the root.
+    pub path: String,
+    /// Block device, else a character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// User and groups of a process.
