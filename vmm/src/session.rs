@@ -87,9 +87,16 @@ impl Session {
         self.send(&ToGuest::Signal { number });
     }
 
-    /// Tells the guest's terminal its new size.
+    /// Tells the guest's terminal its new size, or lets it start with this one.
     pub fn resize(&mut self, rows: u16, cols: u16) {
-        self.send(&ToGuest::Resize(WindowSize { rows, cols }));
+        let size = WindowSize { rows, cols };
+        match &mut self.start {
+            Some(start) => {
+                let terminal = &mut start.process.terminal;
+                *terminal = terminal.map(|_| size);
+            }
+            None => self.send(&ToGuest::Resize(size)),
+        }
     }
 
     /// The socket is readable: takes in what the guest says.
