@@ -1,0 +1,8 @@
+//! runq: an OCI runtime that runs each container in a virtual machine of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    eprintln!("runq: not there yet");
+    ExitCode::FAILURE
+}

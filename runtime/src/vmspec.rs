@@ -1,0 +1,146 @@
+//! What `runq` tells `proxy`: the machine to run, and what init shall do in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use proto::Start;
+use serde::{Deserialize, Serialize};
+
+/// Version of [`VmSpec`]: our own number above that of the messages, which it contains.
+pub const VERSION: u32 = (1 << 16) | proto::VERSION;
+
+/// Most bytes of the file: JSON takes a few times what the same message takes on its way to the
+/// guest, which is bounded as well.
+const MAX_SIZE: u64 = 16 * proto::MAX_FRAME as u64;
+
+/// The machine of one container: bundle/vmspec.json, for `proxy` /run/vmspec.json.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// [`VERSION`] of the `runq` that wrote it.
+    pub version: u32,
+    /// Number of virtual CPUs, at least 1.
+    pub cpus: u32,
+    /// Guest memory in MiB.
+    pub memory_mib: u64,
+    /// Switches for CPU features, as `arch::cpuid::CpuFeatures` reads them.
+    pub cpu_features: String,
+    /// Whether `proxy` prints its log, the story of the boot, to stderr.
+    pub debug: bool,
+    /// Whether the command is systemd, which wants other signals and has other exit codes.
+    pub systemd: bool,
+    /// What init mounts and runs.
+    pub start: Start,
+}
+
+/// The part of the file that is looked at first: what else there is depends on it.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl VmSpec {
+    /// Reads what [`VmSpec::save`] wrote.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is too long, was written by another version of `runq`, or is
+    /// not what this version writes.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let mut text = String::new();
+        file.take(MAX_SIZE + 1)
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        ensure!(
+            text.len() as u64 <= MAX_SIZE,
+            "longer than the {MAX_SIZE} bytes that are allowed"
+        );
+        let Versioned { version } = serde_json::from_str(text)?;
+        if version != VERSION {
+            bail!(
+                "written by another version of runq ({version:#x}; this is {VERSION:#x}): install \
+                 runq, proxy and initrd of one build"
+            );
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Writes a new file that only its owner can read, and nobody can write.
+    ///
+    /// # Errors
+    /// When the file exists already, or cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).context("vmspec.json")?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(path)
+            .and_then(|mut file| file.write_all(&text))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn spec() -> VmSpec {
+        VmSpec {
+            version: VERSION,
+            cpus: 2,
+            memory_mib: 256,
+            cpu_features: "host,-avx2".into(),
+            debug: false,
+            systemd: true,
+            start: Start::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmspec.json");
+        spec().save(&path).unwrap();
+        assert_eq!(VmSpec::load(&path).unwrap(), spec());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o400);
+        let error = format!("{:#}", spec().save(&path).unwrap_err());
+        assert!(error.contains("File exists"), "{error}");
+    }
+
+    #[test]
+    fn another_version_is_told_before_anything_else() {
+        let error = VmSpec::parse(r#"{"version": 1, "processors": 3}"#).unwrap_err();
+        assert!(error.to_string().contains("another version of runq (0x1;"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let mut value = serde_json::to_value(spec()).unwrap();
+        value["disks"] = 7.into();
+        let error = VmSpec::parse(&value.to_string()).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `disks`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = VmSpec::load(Path::new("/nonexistent/vmspec.json")).unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "cannot open /nonexistent/vmspec.json: No such file or directory (os error 2)"
+        );
+    }
+}
