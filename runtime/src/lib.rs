@@ -9,4 +9,5 @@
 //! what the host does (runc goes on with that) and what happens in the VM ([`vmspec::VmSpec`]).
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
+pub mod register;
 pub mod vmspec;
