@@ -4,7 +4,31 @@ use std::io;
 
 use anyhow::{Context, Result};
 use capng::Set;
+use devices::seccomp::{ANY_THREAD, Allowed};
 use nix::unistd::{chdir, chroot};
+
+/// What this thread still asks of the kernel, beside KVM and what any thread does.
+const CALLS: [libc::c_long; 16] = [
+    // The event loop, and what its devices read and write.
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd2,
+    libc::SYS_fcntl,
+    libc::SYS_ppoll,
+    libc::SYS_poll,
+    libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_shutdown,
+    // vCPU threads.
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_set_robust_list,
+    // KVM's statistics.
+    libc::SYS_pread64,
+];
 
 /// An empty folder of the vm volume, which nobody can write.
 const EMPTY: &str = "/empty";
@@ -18,5 +42,9 @@ pub(crate) fn enter() -> Result<()> {
     capng::clear(Set::BOTH);
     capng::apply(Set::BOTH)
         .map_err(|_| io::Error::last_os_error())
-        .context("give up all capabilities")
+        .context("give up all capabilities")?;
+    Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
+        .with_kvm(&[libc::TIOCGWINSZ, libc::TCGETS, libc::TCSETS])
+        .and_then(Allowed::restrict_thread)
+        .context("system call filter")
 }
