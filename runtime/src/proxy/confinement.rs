@@ -8,13 +8,12 @@ use devices::seccomp::{ANY_THREAD, Allowed};
 use nix::unistd::{chdir, chroot};
 
 /// What this thread still asks of the kernel, beside KVM and what any thread does.
-const CALLS: [libc::c_long; 16] = [
+const CALLS: [libc::c_long; 15] = [
     // The event loop, and what its devices read and write.
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_wait,
     libc::SYS_eventfd2,
-    libc::SYS_fcntl,
     libc::SYS_ppoll,
     libc::SYS_poll,
     libc::SYS_recvfrom,

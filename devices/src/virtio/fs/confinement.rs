@@ -30,7 +30,7 @@ const CAPABILITIES: [&str; 9] = [
 ];
 
 /// What the threads ask of the kernel beside [`ANY_THREAD`]'s.
-const CALLS: [libc::c_long; 62] = [
+const CALLS: [libc::c_long; 61] = [
     // Waiting for requests, and threads for slow ones.
     libc::SYS_clone,
     libc::SYS_clone3,
@@ -58,7 +58,6 @@ const CALLS: [libc::c_long; 62] = [
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_fchownat,
-    libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_fgetxattr,
     libc::SYS_flistxattr,
