@@ -15,8 +15,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use runtime::vmspec::VmSpec;
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 use vmm::control::progress;
+use vmm::stats::processor_time;
 use vmm::terminal::Raw;
 
 /// Where `runq` has put what we are to do.
@@ -39,10 +41,12 @@ fn run(begun: Instant) -> Result<u8> {
     let spec = VmSpec::load(Path::new(VMSPEC))?;
     start_log(spec.debug);
     let (vm, shared) = machine::build(spec, begun)?;
+    info!(cpu = ?processor_time(), after = ?begun.elapsed(), "machine built");
     let raw = Raw::enter().context("terminal")?;
     confinement::enter()?;
     let ended = vm.run();
     drop(raw);
+    info!(cpu = ?processor_time(), after = ?begun.elapsed(), "machine ended");
     let exit = ended?.exit;
     let verdict = verdict::of(exit, &progress(&shared));
     if let Some(message) = verdict.message {
