@@ -1,7 +1,6 @@
 //! Docker with runq, as a user has it.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -25,18 +24,9 @@ pub fn install() -> Result<()> {
 }
 
 fn lay_out() -> Result<()> {
-    let installed = payload("installed")?;
-    fs::create_dir_all(ROOT)?;
-    // A copy, so that tests can break it.
-    script(&format!("cp -a {}/. {ROOT}/", installed.display()))?;
-    script(&format!("{ROOT}/runq register"))?;
-    // The event says that the daemon has read its configuration again.
-    script(
-        "now=$(date +%s) && kill -HUP $(pidof dockerd) &&
-         timeout 60 docker events --since $now --filter event=reload --format x | head -1 | grep -q x",
-    )?;
-    let runtimes =
-        script("docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}'")?;
+    let with_runq = payload("with-runq")?;
+    let list = "docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}'";
+    let runtimes = script(&format!("{} {list}", with_runq.display()))?;
     ensure!(
         runtimes.split(' ').any(|name| name == "runq"),
         "Docker's runtimes: {runtimes}"
