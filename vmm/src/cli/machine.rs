@@ -1,6 +1,5 @@
 //! From the options of the command line to a machine that is ready to run.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -11,14 +10,13 @@ use arch::cpuid::CpuFeatures;
 use devices::event_loop::EventLoop;
 use devices::virtio::console::{ConsoleHandle, NamedPort, Streams};
 use devices::virtio::{DeviceSpec, fs, rng};
-use proto::{FileSystem, Process, Root, Start, WindowSize};
 use vmm::board::Boot;
 use vmm::control::{Control, Progress};
 use vmm::kvm;
 use vmm::session::Session;
 use vmm::signals::{Forwarded, Signals};
+use vmm::stdio;
 use vmm::vm::{Config, Vm};
-use vmm::{stdio, terminal};
 
 use super::options::{ConsoleKind, Options, ROOT_TAG};
 
@@ -26,22 +24,21 @@ use super::options::{ConsoleKind, Options, ROOT_TAG};
 const INSTALLED_KERNEL: &str = "/var/lib/runq/vm/kernel";
 const INSTALLED_INITRD: &str = "/var/lib/runq/vm/initrd";
 const DEFAULT_MEMORY: u64 = 256 << 20;
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Options {
     /// Where the kernel's messages go.
     fn console(&self) -> ConsoleKind {
         match self.console {
             Some(kind) => kind,
-            None if self.command.is_empty() => ConsoleKind::Serial,
-            None => ConsoleKind::None,
+            None if self.runs_command() => ConsoleKind::None,
+            None => ConsoleKind::Serial,
         }
     }
 
     /// Whether the guest has virtio devices, which are on the PCI bus.
     fn has_bus(&self) -> bool {
         let shares = self.rootfs.is_some() || !self.shares.is_empty();
-        shares || !self.command.is_empty() || self.console() == ConsoleKind::Virtio
+        shares || self.runs_command() || self.console() == ConsoleKind::Virtio
     }
 
     /// The whole kernel command line.
@@ -65,10 +62,7 @@ impl Options {
     }
 
     fn boot(&self) -> Result<Boot> {
-        let installed = self
-            .rootfs
-            .is_some()
-            .then(|| PathBuf::from(INSTALLED_INITRD));
+        let installed = self.runs_command().then(|| PathBuf::from(INSTALLED_INITRD));
         Ok(Boot {
             kernel: self
                 .kernel
@@ -87,28 +81,6 @@ impl Options {
         let text = self.cpu.as_deref().unwrap_or("host");
         CpuFeatures::parse(text).map_err(|e| anyhow!("--cpu {text}: {e}"))
     }
-
-    fn start(&self) -> Start {
-        let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
-        let size = terminal::size(io::stdin()).map(|(rows, cols)| WindowSize { rows, cols });
-        let mut env = vec![DEFAULT_PATH.to_owned()];
-        env.extend(size.and(term.ok()));
-        Start {
-            root: Root {
-                file_system: FileSystem::virtiofs(ROOT_TAG, false),
-                ..Default::default()
-            },
-            hostname: Some("runq".to_owned()),
-            process: Process {
-                args: self.command.clone(),
-                env,
-                cwd: "/".to_owned(),
-                terminal: size,
-                ..Default::default()
-            },
-            ..Default::default()
-        }
-    }
 }
 
 /// Builds the machine. How the command is doing can be seen in what comes back with it.
@@ -119,10 +91,9 @@ pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<
     kvm::check_runs_linux()?;
     let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
 
-    let (session, ports) = match options.command.is_empty() {
-        true => (None, Vec::new()),
-        false => {
-            let start = options.start();
+    let (session, ports) = match options.start() {
+        None => (None, Vec::new()),
+        Some(start) => {
             let terminal = start.process.terminal.is_some();
             let (session, control) = Session::new(start, begun).context("control port")?;
             (Some(session), stdio::command_ports(control, terminal)?)
@@ -174,12 +145,12 @@ fn simple_console(options: &Options) -> Result<Option<Streams>> {
 
 /// The kernel's console is ours, unless a command has stdin and stdout.
 fn console_streams(options: &Options) -> Result<Streams> {
-    Ok(match options.command.is_empty() {
-        true => Streams {
+    Ok(match options.runs_command() {
+        false => Streams {
             input: Some(stdio::stdin()?),
             output: Some(stdio::stdout()?),
         },
-        false => Streams {
+        true => Streams {
             input: None,
             output: Some(stdio::stderr()?),
         },
