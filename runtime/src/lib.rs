@@ -9,4 +9,11 @@
 //! what the host does (runc goes on with that) and what happens in the VM ([`vmspec::VmSpec`]).
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
+pub mod cli;
+pub mod create;
+pub mod host;
+pub mod options;
+pub mod seccomp;
+pub mod spec;
+pub mod split;
 pub mod vmspec;
