@@ -9,5 +9,12 @@
 //! what the host does (runc goes on with that) and what happens in the VM ([`vmspec::VmSpec`]).
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
+pub mod cli;
+pub mod create;
+pub mod host;
+pub mod options;
 pub mod register;
+pub mod seccomp;
+pub mod spec;
+pub mod split;
 pub mod vmspec;

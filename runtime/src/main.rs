@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eprintln!("runq: not there yet");
-    ExitCode::FAILURE
+    runtime::cli::main()
 }

@@ -12,6 +12,15 @@ use serde::{Deserialize, Serialize};
 /// Version of [`VmSpec`]: our own number above that of the messages, which it contains.
 pub const VERSION: u32 = (1 << 16) | proto::VERSION;
 
+/// Where `proxy` finds the file.
+pub const PATH: &str = "/run/vmspec.json";
+
+/// The folder that `proxy` shares with the guest: `root`, and `volumes/0` and so on.
+pub const SHARE: &str = "/run/share";
+
+/// Tag of that virtio-fs share.
+pub const SHARE_TAG: &str = "runq";
+
 /// Most bytes of the file: JSON takes a few times what the same message takes on its way to the
 /// guest, which is bounded as well.
 const MAX_SIZE: u64 = 16 * proto::MAX_FRAME as u64;

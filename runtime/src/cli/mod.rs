@@ -1,0 +1,123 @@
+//! The command line of runq: what is ours, and what passes to runc.
+
+mod args;
+mod help;
+mod report;
+mod runc;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::create;
+use args::CommandLine;
+use report::Report;
+use runc::Runc;
+
+/// Where runq is installed, unless RUNQ_ROOT says otherwise.
+const INSTALLED: &str = "/var/lib/runq";
+
+/// Options of `runc create` and `runc run` that are followed by a value.
+const CREATE_VALUES: [&str; 6] = [
+    "b",
+    "bundle",
+    "console-socket",
+    "pid-file",
+    "pidfd-socket",
+    "preserve-fds",
+];
+
+/// Options of `runc exec` that are followed by a value.
+const EXEC_VALUES: [&str; 18] = [
+    "additional-gids",
+    "apparmor",
+    "c",
+    "cap",
+    "cgroup",
+    "console-socket",
+    "cwd",
+    "e",
+    "env",
+    "g",
+    "p",
+    "pid-file",
+    "pidfd-socket",
+    "preserve-fds",
+    "process",
+    "process-label",
+    "u",
+    "user",
+];
+
+/// Does what the command line says. Where runc takes over, this does not return.
+pub fn main() -> ExitCode {
+    let line = match CommandLine::parse(env::args_os().skip(1)) {
+        Ok(line) => line,
+        Err(error) => return Report::new(&CommandLine::default()).error(&error),
+    };
+    match run(&line) {
+        Ok(code) => code,
+        Err(error) => Report::new(&line).error(&error),
+    }
+}
+
+fn run(line: &CommandLine) -> Result<ExitCode> {
+    let alone = line.command.len() <= 1;
+    match line.name() {
+        "" if line.has(&["version", "v"]) => version(line),
+        "" => print(help::HELP),
+        "help" | "h" if alone => print(help::HELP),
+        _ if line.has(&["help", "h"]) => print(help::HELP),
+        "create" | "run" if !asks_for_help(line) => create(line),
+        "exec" if !asks_for_help(line) => exec(line),
+        _ => Err(Runc::find(line)?.exec(line)),
+    }
+}
+
+/// `runq create --help` and nothing else: where there is more, `--help` might be a value.
+fn asks_for_help(line: &CommandLine) -> bool {
+    matches!(&line.command[..], [_, word] if word == "--help" || word == "-h")
+}
+
+fn print(text: &str) -> Result<ExitCode> {
+    io::stdout().write_all(text.as_bytes()).context("stdout")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Our version in the form of runc's, which follows.
+fn version(line: &CommandLine) -> Result<ExitCode> {
+    print(&format!("runq version {}\n", env!("CARGO_PKG_VERSION")))?;
+    io::stdout().flush().context("stdout")?;
+    Err(Runc::find(line)?.exec(line))
+}
+
+/// Splits the container's configuration, and lets runc go on with the host's part.
+fn create(line: &CommandLine) -> Result<ExitCode> {
+    let runc = Runc::find(line)?;
+    let bundle = line
+        .option(&["bundle", "b"], &CREATE_VALUES)
+        .unwrap_or_else(|| PathBuf::from("."));
+    let root = env::var_os("RUNQ_ROOT").map_or(PathBuf::from(INSTALLED), PathBuf::from);
+    let rewritten = create::rewrite(&bundle, &root, &line.ours)?;
+    let error = runc.exec(line);
+    drop(rewritten);
+    Err(error)
+}
+
+/// Lets runc execute a command in a container that is not ours. In one of ours, the command would
+/// run beside the monitor.
+fn exec(line: &CommandLine) -> Result<ExitCode> {
+    let runc = Runc::find(line)?;
+    let id = line
+        .operand(&EXEC_VALUES)
+        .context("exec: the container's ID is missing")?;
+    let bundle = runc.bundle(line, id)?;
+    let ours = create::is_ours(&bundle).with_context(|| bundle.display().to_string())?;
+    if ours {
+        bail!("docker exec does not reach into the VM yet");
+    }
+    Err(runc.exec(line))
+}

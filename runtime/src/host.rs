@@ -1,0 +1,106 @@
+//! Looking at the host: what the split has to know of it.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::split::{Host, HostDevice};
+
+/// What no VM runs without.
+pub const KVM: &str = "/dev/kvm";
+/// What the monitor can do without, at a price.
+pub const OPTIONAL: [&str; 3] = ["/dev/vhost-net", "/dev/vhost-vsock", "/dev/net/tun"];
+
+/// The monitor, in the folder that is every container's root.
+pub const MONITOR: &str = "proxy";
+
+/// Open files that Linux allows a process unless told otherwise (`sysctl_nr_open` of fs/file.c).
+const DEFAULT_OPEN_FILES: u64 = 1 << 20;
+
+/// Looks at the host for a container with this bundle; `root` is where runq is installed.
+///
+/// # Errors
+/// When what no VM runs without is not there.
+pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
+    let vm_folder = root.join("vm");
+    let monitor = vm_folder.join(MONITOR);
+    ensure!(
+        monitor.is_file(),
+        "{}: not found: install runq there, or name its folder by RUNQ_ROOT",
+        monitor.display()
+    );
+    let kvm =
+        device(KVM).context("/dev/kvm: not found: `runq check` tells what this host needs")?;
+    let optional = OPTIONAL.into_iter().filter_map(device);
+    Ok(Host {
+        vm_folder: text(&vm_folder)?,
+        bundle: text(bundle)?,
+        devices: std::iter::once(kvm).chain(optional).collect(),
+        macvtap_major: macvtap_major(&fs::read_to_string("/proc/devices").unwrap_or_default()),
+        open_files: open_files(),
+    })
+}
+
+/// An absolute path that JSON can have.
+fn text(path: &Path) -> Result<String> {
+    let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    let text = path.to_str().map(str::to_owned);
+    text.with_context(|| format!("{}: the name has to be UTF-8", path.display()))
+}
+
+/// The numbers of a character device, if it is there.
+pub fn device(path: &'static str) -> Option<HostDevice> {
+    let metadata = fs::metadata(path).ok()?;
+    metadata.file_type().is_char_device().then(|| HostDevice {
+        path,
+        major: libc::major(metadata.rdev()),
+        minor: libc::minor(metadata.rdev()),
+    })
+}
+
+/// From /proc/devices, "MAJOR NAME" a line.
+fn macvtap_major(devices: &str) -> Option<u32> {
+    let mut lines = devices.lines();
+    lines.find_map(|line| line.trim().strip_suffix(" macvtap")?.parse().ok())
+}
+
+fn open_files() -> u64 {
+    let text = fs::read_to_string("/proc/sys/fs/nr_open");
+    let number = text.ok().and_then(|text| text.trim().parse().ok());
+    number.unwrap_or(DEFAULT_OPEN_FILES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_devices() {
+        let null = device("/dev/null").unwrap();
+        assert_eq!((null.major, null.minor), (1, 3));
+        assert!(device("/dev/nothing").is_none());
+        assert!(device("/proc/devices").is_none());
+    }
+
+    #[test]
+    fn the_major_number_of_macvtap() {
+        let devices = "Character devices:\n  1 mem\n237 macvtap\n\nBlock devices:\n  8 sd\n";
+        assert_eq!(macvtap_major(devices), Some(237));
+        assert_eq!(macvtap_major("Character devices:\n 10 misc\n"), None);
+    }
+
+    #[test]
+    fn a_host_without_the_monitor_is_told_where_it_should_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = probe(folder.path(), folder.path()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{}/vm/proxy: not found: install runq there, or name its folder by RUNQ_ROOT",
+                folder.path().display()
+            )
+        );
+    }
+}

@@ -1,0 +1,272 @@
+//! The options of runq: for all containers on the command line, for one in its environment.
+//!
+//! A variable of the container's environment comes before the option of the command line. Both are
+//! checked here, and what is wrong is named as the user wrote it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use arch::cpuid::CpuFeatures;
+
+/// Whether an option is followed by a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// `--cpu 2` or `--cpu=2`.
+    Value,
+    /// `--noexec`, or `--noexec=false` to undo an earlier one.
+    Nothing,
+}
+
+/// The names of our options, without dashes.
+pub const NAMES: [(&str, Takes); 13] = [
+    ("cpu", Takes::Value),
+    ("mem", Takes::Value),
+    ("dns", Takes::Value),
+    ("dns-opts", Takes::Value),
+    ("dns-search", Takes::Value),
+    ("dns-preserve", Takes::Nothing),
+    ("tmpfs", Takes::Value),
+    ("noexec", Takes::Nothing),
+    ("runqenv", Takes::Nothing),
+    ("9pcache", Takes::Value),
+    ("cpuargs", Takes::Value),
+    ("nestedvm", Takes::Nothing),
+    ("runc", Takes::Value),
+];
+
+/// What the command line gives: values by name, the last one of each.
+pub type Given = BTreeMap<&'static str, String>;
+
+/// Least guest memory in MiB: Linux and init need it.
+const LEAST_MEMORY: u64 = 64;
+/// Guest memory in MiB if nobody says otherwise.
+const DEFAULT_MEMORY: u64 = 256;
+/// Most guest memory in MiB: 64 TiB, what a processor with 46 address bits can have.
+const MOST_MEMORY: u64 = 64 << 20;
+/// Most virtual CPUs: KVM allows no more (`KVM_MAX_VCPUS`), and hosts have fewer.
+const MOST_CPUS: u32 = 1024;
+
+/// What is not there yet. A container that asks for it is refused.
+const NOT_YET: [(&str, &str); 3] = [
+    ("9pcache", "RUNQ_9PCACHE"),
+    ("", "RUNQ_ROOTDISK"),
+    ("", "RUNQ_APUUID"),
+];
+
+/// Checked options of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Virtual CPUs, beside those for a limit of the container's.
+    pub cpus: u32,
+    /// Guest memory in MiB, beside the container's memory limit.
+    pub memory_mib: u64,
+    /// Contents of the container's resolv.conf; unset: it stays Docker's.
+    pub dns: Option<Dns>,
+    /// Absolute paths where a tmpfs is mounted unless the container has a mount there.
+    pub tmpfs: Vec<String>,
+    /// Nobody may run further commands in the VM.
+    pub no_exec: bool,
+    /// The container's environment is to be found in the file /.runqenv.
+    pub environment_file: bool,
+    /// Switches for CPU features, as [`CpuFeatures`] reads them.
+    pub cpu_features: String,
+    /// The command is systemd.
+    pub systemd: bool,
+    /// Filter for the log of `proxy`; unset: it prints none.
+    pub log: Option<String>,
+}
+
+/// The lines of a resolv.conf(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers, at least one.
+    pub servers: Vec<IpAddr>,
+    /// Search list.
+    pub search: Vec<String>,
+    /// Options.
+    pub options: Vec<String>,
+}
+
+impl Options {
+    /// The options of a container with this environment (`NAME=value` each).
+    ///
+    /// # Errors
+    /// Names the option or variable that is wrong, its value, and what is allowed.
+    pub fn read(given: &Given, environment: &[String]) -> Result<Self> {
+        let source = Source { given, environment };
+        for (option, variable) in NOT_YET {
+            if let Some(setting) = source.find(option, &[variable]) {
+                bail!("{setting}: not supported yet");
+            }
+        }
+        // Accepted from those who have it: nothing depends on it.
+        source.flag("nestedvm", "")?;
+        Ok(Self {
+            cpus: source.number("cpu", "RUNQ_CPU", 1, (1, MOST_CPUS))?,
+            memory_mib: source.number(
+                "mem",
+                "RUNQ_MEM",
+                DEFAULT_MEMORY,
+                (LEAST_MEMORY, MOST_MEMORY),
+            )?,
+            dns: dns(&source)?,
+            tmpfs: source.paths("tmpfs")?,
+            no_exec: source.flag("noexec", "RUNQ_NOEXEC")?,
+            environment_file: source.flag("runqenv", "RUNQ_RUNQENV")?,
+            cpu_features: cpu_features(&source)?,
+            systemd: source.flag("", "RUNQ_SYSTEMD")?,
+            log: source
+                .find("", &["RUNQ_LOG"])
+                .map(|setting| setting.value.to_owned())
+                .filter(|filter| !filter.is_empty()),
+        })
+    }
+}
+
+fn cpu_features(source: &Source) -> Result<String> {
+    let Some(setting) = source.find("cpuargs", &["RUNQ_CPUARGS"]) else {
+        return Ok("host".into());
+    };
+    CpuFeatures::parse(setting.value).map_err(|error| anyhow!("{setting}: {error}"))?;
+    Ok(setting.value.to_owned())
+}
+
+fn dns(source: &Source) -> Result<Option<Dns>> {
+    let servers = source.list("dns", &["RUNQ_DNS"]);
+    let search = source.list("dns-search", &["RUNQ_DNS_SEARCH"]);
+    let options = source.list("dns-opts", &["RUNQ_DNS_OPTS", "RUNQ_DNS_OPT"]);
+    if source.flag("dns-preserve", "RUNQ_DNS_PRESERVE")? {
+        return Ok(None);
+    }
+    for (setting, word) in search.iter().chain(&options) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._:/".contains(c);
+        ensure!(
+            word.chars().all(fits),
+            "{setting}: words of letters, digits and -._:/ are allowed"
+        );
+    }
+    if servers.is_empty() {
+        if let Some((setting, _)) = search.first().or(options.first()) {
+            bail!("{setting}: --dns or RUNQ_DNS has to name a server, too");
+        }
+        return Ok(None);
+    }
+    let servers = servers.iter().map(|(setting, word)| {
+        IpAddr::from_str(word)
+            .map_err(|_| anyhow!("{setting}: IP addresses, separated by commas, are allowed"))
+    });
+    Ok(Some(Dns {
+        servers: servers.collect::<Result<_>>()?,
+        search: search.into_iter().map(|(_, word)| word).collect(),
+        options: options.into_iter().map(|(_, word)| word).collect(),
+    }))
+}
+
+/// Where settings come from.
+struct Source<'a> {
+    given: &'a Given,
+    environment: &'a [String],
+}
+
+/// A value, and what the user calls it.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    name: &'a str,
+    value: &'a str,
+    is_option: bool,
+}
+
+impl std::fmt::Display for Setting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, value) = (self.name, self.value.escape_debug());
+        match self.is_option {
+            true => write!(f, "--{name} {value}"),
+            false => write!(f, "{name}={value}"),
+        }
+    }
+}
+
+impl<'a> Source<'a> {
+    /// The first of the variables that is set, else the option. The last of two equal variables
+    /// counts, as for the container's process.
+    fn find(&self, option: &'a str, variables: &[&'a str]) -> Option<Setting<'a>> {
+        let of_variable = |name: &&'a str| {
+            let mut entries = self.environment.iter().rev();
+            let value = entries.find_map(|entry| entry.strip_prefix(*name)?.strip_prefix('='))?;
+            Some(Setting {
+                name,
+                value,
+                is_option: false,
+            })
+        };
+        variables.iter().find_map(of_variable).or_else(|| {
+            Some(Setting {
+                name: option,
+                value: self.given.get(option)?,
+                is_option: true,
+            })
+        })
+    }
+
+    fn number<N>(
+        &self,
+        option: &'a str,
+        variable: &'a str,
+        default: N,
+        (least, most): (N, N),
+    ) -> Result<N>
+    where
+        N: FromStr + PartialOrd + std::fmt::Display,
+    {
+        let Some(setting) = self.find(option, &[variable]) else {
+            return Ok(default);
+        };
+        match setting.value.parse::<N>() {
+            Ok(number) if number >= least && number <= most => Ok(number),
+            _ => bail!("{setting}: whole numbers from {least} to {most} are allowed"),
+        }
+    }
+
+    /// On or off, in the words that upstream's language takes for it.
+    fn flag(&self, option: &'a str, variable: &'a str) -> Result<bool> {
+        let Some(setting) = self.find(option, &[variable]) else {
+            return Ok(false);
+        };
+        match setting.value {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            _ => bail!("{setting}: 1, true, 0 and false are allowed"),
+        }
+    }
+
+    /// The words of a list that commas or blanks separate, each with where it is from.
+    fn list(&self, option: &'a str, variables: &[&'a str]) -> Vec<(Setting<'a>, String)> {
+        let Some(setting) = self.find(option, variables) else {
+            return Vec::new();
+        };
+        let words = setting.value.split([',', ' ', '\t', '\n']);
+        words
+            .filter(|word| !word.is_empty())
+            .map(|word| (setting, word.to_owned()))
+            .collect()
+    }
+
+    fn paths(&self, option: &'a str) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for (setting, path) in self.list(option, &[]) {
+            let plain = path.split('/').all(|name| !matches!(name, "." | ".."));
+            ensure!(
+                path.starts_with('/') && path != "/" && plain,
+                "{setting}: absolute paths without dots, separated by commas, are allowed"
+            );
+            paths.push(path.trim_end_matches('/').to_owned());
+        }
+        Ok(paths)
+    }
+}
+
+#[cfg(test)]
+#[path = "options_test.rs"]
+mod tests;

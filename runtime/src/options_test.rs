@@ -1,0 +1,141 @@
+use super::*;
+
+fn read(given: &[(&'static str, &str)], environment: &[&str]) -> Result<Options> {
+    let given = given.iter().map(|(name, value)| (*name, value.to_string()));
+    let environment: Vec<_> = environment.iter().map(ToString::to_string).collect();
+    Options::read(&given.collect(), &environment)
+}
+
+fn error(given: &[(&'static str, &str)], environment: &[&str]) -> String {
+    read(given, environment).unwrap_err().to_string()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let options = read(&[], &["PATH=/bin"]).unwrap();
+    assert_eq!(
+        options,
+        Options {
+            cpus: 1,
+            memory_mib: 256,
+            dns: None,
+            tmpfs: Vec::new(),
+            no_exec: false,
+            environment_file: false,
+            cpu_features: "host".into(),
+            systemd: false,
+            log: None,
+        }
+    );
+}
+
+#[test]
+fn a_variable_comes_before_the_option() {
+    let options = read(
+        &[("cpu", "2"), ("mem", "512"), ("noexec", "true")],
+        &["RUNQ_CPU=3", "RUNQ_CPU=4", "RUNQ_CPUS=9", "RUNQ_NOEXEC=0"],
+    )
+    .unwrap();
+    assert_eq!(options.cpus, 4);
+    assert_eq!(options.memory_mib, 512);
+    assert!(!options.no_exec);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
+    assert_eq!(
+        error(&[("cpu", "2")], &["RUNQ_CPU=0"]),
+        "RUNQ_CPU=0: whole numbers from 1 to 1024 are allowed"
+    );
+    assert_eq!(
+        error(&[("mem", "lots")], &[]),
+        "--mem lots: whole numbers from 64 to 67108864 are allowed"
+    );
+    assert_eq!(
+        error(&[("mem", "63")], &[]),
+        "--mem 63: whole numbers from 64 to 67108864 are allowed"
+    );
+    assert_eq!(
+        error(&[], &["RUNQ_SYSTEMD=on"]),
+        "RUNQ_SYSTEMD=on: 1, true, 0 and false are allowed"
+    );
+    assert_eq!(
+        error(&[("nestedvm", "maybe")], &[]),
+        "--nestedvm maybe: 1, true, 0 and false are allowed"
+    );
+    assert_eq!(
+        error(&[], &["RUNQ_CPUARGS=host,avx=maybe"]),
+        "RUNQ_CPUARGS=host,avx=maybe: CPU feature 'avx=maybe': expected host, +feature, -feature, \
+         feature=on or feature=off"
+    );
+    assert_eq!(
+        error(&[("tmpfs", "/tmp,run")], &[]),
+        "--tmpfs /tmp,run: absolute paths without dots, separated by commas, are allowed"
+    );
+    assert_eq!(
+        error(&[], &["RUNQ_CPU=1\n2"]),
+        "RUNQ_CPU=1\\n2: whole numbers from 1 to 1024 are allowed"
+    );
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused() {
+    assert_eq!(
+        error(&[("9pcache", "none")], &[]),
+        "--9pcache none: not supported yet"
+    );
+    assert_eq!(
+        error(&[], &["RUNQ_ROOTDISK=root"]),
+        "RUNQ_ROOTDISK=root: not supported yet"
+    );
+    assert_eq!(
+        error(&[], &["RUNQ_APUUID=1"]),
+        "RUNQ_APUUID=1: not supported yet"
+    );
+}
+
+#[test]
+fn name_servers_are_addresses() {
+    let options = read(
+        &[
+            ("dns", "8.8.8.8,8.8.4.4"),
+            ("dns-search", "a.example,b.example"),
+        ],
+        &["RUNQ_DNS_OPT=ndots:1 rotate"],
+    )
+    .unwrap();
+    assert_eq!(
+        options.dns,
+        Some(Dns {
+            servers: vec!["8.8.8.8".parse().unwrap(), "8.8.4.4".parse().unwrap()],
+            search: vec!["a.example".into(), "b.example".into()],
+            options: vec!["ndots:1".into(), "rotate".into()],
+        })
+    );
+    assert_eq!(
+        error(&[("dns", "resolver")], &[]),
+        "--dns resolver: IP addresses, separated by commas, are allowed"
+    );
+    assert_eq!(
+        error(&[("dns-search", "example")], &[]),
+        "--dns-search example: --dns or RUNQ_DNS has to name a server, too"
+    );
+    assert_eq!(
+        error(&[("dns", "::1")], &["RUNQ_DNS_OPTS=a;b"]),
+        "RUNQ_DNS_OPTS=a;b: words of letters, digits and -._:/ are allowed"
+    );
+}
+
+#[test]
+fn resolv_conf_stays_where_the_user_says_so() {
+    let preserved = read(&[("dns", "8.8.8.8")], &["RUNQ_DNS_PRESERVE=1"]).unwrap();
+    assert_eq!(preserved.dns, None);
+    let no_servers = read(&[("dns", "8.8.8.8")], &["RUNQ_DNS="]).unwrap();
+    assert_eq!(no_servers.dns, None);
+}
+
+#[test]
+fn paths_lose_slashes_at_their_ends() {
+    let options = read(&[("tmpfs", "/tmp/,/var/tmp")], &[]).unwrap();
+    assert_eq!(options.tmpfs, ["/tmp", "/var/tmp"]);
+}

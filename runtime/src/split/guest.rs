@@ -1,0 +1,111 @@
+//! What happens in the VM.
+
+use anyhow::{Context, Result, bail};
+use proto::{Device, FileSystem, Root, Start};
+
+use super::resources::Sizes;
+use super::{clean, guest_mounts, process};
+use crate::options::Options;
+use crate::seccomp;
+use crate::spec::{self, Spec};
+use crate::vmspec::{SHARE_TAG, VERSION, VmSpec};
+
+/// Kernel settings of every guest; those of the container come after them. kernel.kexec_load_disabled
+/// is not among them: our kernel has no kexec, and thus no such setting.
+const SYSCTLS: [(&str, &str); 4] = [
+    ("fs.file-max", "9223372036854775807"),
+    ("kernel.panic_on_oops", "1"),
+    ("vm.overcommit_memory", "0"),
+    ("vm.panic_on_oom", "0"),
+];
+
+/// Device nodes that every /dev has (config-linux.md, Default Devices).
+const DEFAULT_DEVICES: [&str; 8] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+];
+
+/// The machine for this container.
+///
+/// # Errors
+/// Names the field that is wrong or that a VM cannot have.
+pub(super) fn vm_spec(spec: &Spec, options: &Options, sizes: &Sizes) -> Result<VmSpec> {
+    Ok(VmSpec {
+        version: VERSION,
+        cpus: sizes.cpus,
+        memory_mib: sizes.memory_mib,
+        cpu_features: options.cpu_features.clone(),
+        debug: options.log.is_some(),
+        systemd: options.systemd,
+        start: start(spec, options).context("config.json")?,
+    })
+}
+
+fn start(spec: &Spec, options: &Options) -> Result<Start> {
+    let linux = &spec.linux;
+    let mut process = process::translate(spec.process()?)?;
+    if let Some(profile) = &linux.seccomp {
+        process.seccomp = seccomp::compile(profile).context("linux.seccomp")?;
+    }
+    Ok(Start {
+        root: Root {
+            file_system: FileSystem::virtiofs(SHARE_TAG, false),
+            path: "root".into(),
+            read_only: spec.root()?.readonly,
+        },
+        mounts: guest_mounts::translate(&spec.mounts, options.systemd)?,
+        devices: devices(&linux.devices).context("linux.devices")?,
+        hostname: spec.hostname.clone().filter(|name| !name.is_empty()),
+        sysctls: sysctls(spec),
+        masked_paths: linux.masked_paths.clone(),
+        read_only_paths: linux.readonly_paths.clone(),
+        pids_limit: pids_limit(linux),
+        process,
+    })
+}
+
+fn pids_limit(linux: &spec::Linux) -> Option<u64> {
+    let limit = linux.resources.pids.limit.filter(|limit| *limit > 0)?;
+    u64::try_from(limit).ok()
+}
+
+fn sysctls(spec: &Spec) -> Vec<(String, String)> {
+    let defaults = SYSCTLS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let domain = spec.domainname.iter().filter(|name| !name.is_empty());
+    let domain = domain.map(|name| ("kernel.domainname".to_owned(), name.clone()));
+    let own = spec.linux.sysctl.clone();
+    defaults.into_iter().chain(domain).chain(own).collect()
+}
+
+fn devices(devices: &[spec::Device]) -> Result<Vec<Device>> {
+    let own = devices.iter().filter(|device| {
+        let path = clean(&device.path);
+        !DEFAULT_DEVICES.contains(&path.as_str())
+    });
+    own.map(|device| node(device).with_context(|| device.path.clone()))
+        .collect()
+}
+
+fn node(device: &spec::Device) -> Result<Device> {
+    let block = match device.kind.as_str() {
+        "b" => true,
+        "c" | "u" => false,
+        other => bail!("type {other:?}: only block and character devices are supported"),
+    };
+    Ok(Device {
+        path: clean(&device.path),
+        block,
+        major: u32::try_from(device.major).context("major")?,
+        minor: u32::try_from(device.minor).context("minor")?,
+        // runc's default; the bits of a file's type are no permissions.
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        uid: device.uid,
+        gid: device.gid,
+    })
+}

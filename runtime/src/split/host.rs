@@ -1,0 +1,115 @@
+//! What the host does: the configuration for runc, in which the monitor is the command.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use super::resources::{self, Sizes};
+use super::{ANNOTATION, Host, host_mounts};
+use crate::options::Options;
+use crate::spec::Spec;
+
+/// What a share needs in order to act for any user of the guest, and to confine itself:
+/// `CAPABILITIES` and chroot(2) in devices/src/virtio/fs/confinement.rs.
+const CAPABILITIES: [&str; 10] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_MKNOD",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Rewrites `config`, which reads as `spec`. What is not named here stays as it is.
+///
+/// # Errors
+/// When a limit becomes more than there can be, or a part is no object.
+pub(super) fn rewrite(
+    config: &Value,
+    spec: &Spec,
+    options: &Options,
+    sizes: &Sizes,
+    host: &Host,
+) -> Result<Value> {
+    let mut config = config.clone();
+    let whole = config.as_object_mut().context("config.json: no object")?;
+    let mounts = match whole.get("mounts") {
+        Some(Value::Array(mounts)) => host_mounts::mounts(mounts, spec, host),
+        _ => host_mounts::mounts(&[], spec, host),
+    };
+    whole.insert("mounts".into(), Value::Array(mounts));
+    whole.insert(
+        "root".into(),
+        json!({"path": host.vm_folder, "readonly": true}),
+    );
+    process(member(whole, "process")?, options, host);
+    member(whole, "annotations")?.insert(ANNOTATION.into(), env!("CARGO_PKG_VERSION").into());
+    let linux = member(whole, "linux")?;
+    linux.insert("devices".into(), devices(host));
+    // Both are the guest's. The monitor has a filter of its own.
+    linux.remove("seccomp");
+    linux.remove("sysctl");
+    resources::rewrite(member(linux, "resources")?, sizes, host)?;
+    Ok(config)
+}
+
+/// A part of the configuration, which is made if it is not there.
+fn member<'a>(of: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Map<String, Value>> {
+    let member = of.entry(name).or_insert(Value::Null);
+    if member.is_null() {
+        *member = json!({});
+    }
+    member
+        .as_object_mut()
+        .with_context(|| format!("config.json: {name} is no object"))
+}
+
+/// The monitor as the process. Terminal, labels and the score for the host's lack of memory stay.
+fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
+    let log = options.log.iter();
+    let env: Vec<_> = log.map(|filter| format!("RUNQ_LOG={filter}")).collect();
+    let limit = |name: &str, limit: u64| json!({"type": name, "soft": limit, "hard": limit});
+    for (name, value) in [
+        ("args", json!(["/proxy"])),
+        ("env", json!(env)),
+        ("cwd", json!("/")),
+        ("user", json!({"uid": 0, "gid": 0})),
+        (
+            "capabilities",
+            json!({
+                "bounding": CAPABILITIES,
+                "effective": CAPABILITIES,
+                "permitted": CAPABILITIES,
+            }),
+        ),
+        ("noNewPrivileges", json!(true)),
+        (
+            "rlimits",
+            // One descriptor for each file that the guest knows; no memory of a guest in a file.
+            json!([
+                limit("RLIMIT_NOFILE", host.open_files),
+                limit("RLIMIT_CORE", 0)
+            ]),
+        ),
+    ] {
+        process.insert(name.into(), value);
+    }
+}
+
+fn devices(host: &Host) -> Value {
+    let devices = host.devices.iter().map(|device| {
+        json!({
+            "path": device.path,
+            "type": "c",
+            "major": device.major,
+            "minor": device.minor,
+            "fileMode": 0o600,
+            "uid": 0,
+            "gid": 0,
+        })
+    });
+    Value::Array(devices.collect())
+}

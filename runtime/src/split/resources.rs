@@ -1,0 +1,127 @@
+//! How large the VM is, and the limits of the host's control group around it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use super::Host;
+use crate::options::Options;
+use crate::spec::{Cpu, Spec};
+
+const MIB: u64 = 1 << 20;
+/// What the monitor needs beside the guest's memory, in MiB, page tables and caches included.
+const BESIDE_GUEST: u64 = 64;
+/// The scheduler's period in microseconds if the configuration has a quota only
+/// (config-linux.md, CPU).
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// Devices that any container may use: null, zero, full, random, urandom, tty, console, ptmx,
+/// and all pts (Documentation/admin-guide/devices.txt).
+const USUAL: [(u32, Option<u32>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
+
+/// Sizes of the VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Virtual CPUs.
+    pub(super) cpus: u32,
+    /// Guest memory in MiB.
+    pub(super) memory_mib: u64,
+    /// Bytes that the host's memory limits are above the container's.
+    raise: i64,
+}
+
+impl Sizes {
+    /// The options' sizes plus the container's limits: what the guest's system needs comes on top
+    /// of what the container may use.
+    ///
+    /// # Errors
+    /// When the sum is more than a machine can have.
+    pub(super) fn of(spec: &Spec, options: &Options) -> Result<Self> {
+        let resources = &spec.linux.resources;
+        let limit = resources.memory.limit.filter(|limit| *limit > 0);
+        let limit = limit.map_or(0, i64::unsigned_abs);
+        let memory_mib = options.memory_mib + limit.div_ceil(MIB);
+        let whole = (memory_mib + BESIDE_GUEST).saturating_mul(MIB);
+        let raise = i64::try_from(whole - limit).ok();
+        let most = i64::MAX.unsigned_abs();
+        let raise = raise.filter(|_| whole <= most);
+        let raise = raise.with_context(|| format!("--memory {limit}: more than there can be"))?;
+        let cpus = u64::from(options.cpus) + cpus(&resources.cpu);
+        Ok(Self {
+            cpus: u32::try_from(cpus).context("--cpus: more than there can be")?,
+            memory_mib,
+            raise,
+        })
+    }
+}
+
+/// The processors that `--cpus` asks for: quota over period, rounded up.
+fn cpus(cpu: &Cpu) -> u64 {
+    let quota = cpu.quota.filter(|quota| *quota > 0).unwrap_or(0);
+    let period = cpu.period.filter(|period| *period > 0);
+    quota
+        .unsigned_abs()
+        .div_ceil(period.unwrap_or(DEFAULT_PERIOD))
+}
+
+/// `linux.resources` of the host.
+///
+/// # Errors
+/// When a limit becomes more than there can be.
+pub(super) fn rewrite(
+    resources: &mut Map<String, Value>,
+    sizes: &Sizes,
+    host: &Host,
+) -> Result<()> {
+    resources.insert("devices".into(), Value::Array(device_rules(host)));
+    // The guest keeps this limit: its processes are none of the host's.
+    resources.remove("pids");
+    let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    for name in ["limit", "swap", "reservation"] {
+        let Some(limit) = memory.get_mut(name) else {
+            continue;
+        };
+        let Some(bytes) = limit.as_i64().filter(|bytes| *bytes > 0) else {
+            continue;
+        };
+        let raised = bytes.checked_add(sizes.raise);
+        ensure!(
+            raised.is_some(),
+            "config.json: linux.resources.memory.{name} {bytes}: more than there can be"
+        );
+        *limit = json!(raised);
+    }
+    Ok(())
+}
+
+/// Everything is denied but what the monitor uses.
+fn device_rules(host: &Host) -> Vec<Value> {
+    let allow = |major: u32, minor: Option<u32>| {
+        let mut rule = json!({"allow": true, "type": "c", "major": major, "access": "rwm"});
+        if let Some(minor) = minor {
+            rule["minor"] = minor.into();
+        }
+        rule
+    };
+    let usual = USUAL.into_iter();
+    let ours = host
+        .devices
+        .iter()
+        .map(|device| (device.major, Some(device.minor)));
+    let macvtap = host.macvtap_major.map(|major| (major, None));
+    let allowed = usual.chain(ours).chain(macvtap);
+    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+    rules.extend(allowed.map(|(major, minor)| allow(major, minor)));
+    rules
+}
