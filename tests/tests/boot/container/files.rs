@@ -5,23 +5,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use proto::{Device, FileSystem, MountFlags, Mountable};
+use proto::{Device, FileSystem, Mountable};
 use tempfile::TempDir;
 use tests::guest::Kernel;
 
-use super::Container;
+use super::{Container, NO_FLAGS, READ_ONLY};
 use crate::{assert_code, assert_silent};
-
-const READ_ONLY: MountFlags = MountFlags {
-    read_only: true,
-    nosuid: false,
-    nodev: false,
-    noexec: false,
-};
-const NO_FLAGS: MountFlags = MountFlags {
-    read_only: false,
-    ..READ_ONLY
-};
 
 /// What was mounted, and what can be written.
 const SCRIPT: &str = r#"

@@ -2,7 +2,7 @@
 
 use tests::guest::Kernel;
 
-use super::Container;
+use super::{Container, READ_ONLY};
 use crate::{assert_code, assert_silent};
 
 /// Starts more processes than it may, ends them, and tells what came of it.
@@ -11,7 +11,8 @@ cat /proc/self/cgroup
 ( i=0; while [ $i -lt 40 ]; do sleep 1000 & i=$((i + 1)); done; echo all ) >/tmp/forks 2>&1
 kill -KILL -1
 wait
-cat /sys/fs/cgroup/pids.max
+cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/cgroup.controllers
+mkdir /sys/fs/cgroup/new 2>&1
 cat /tmp/forks
 cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax /proc/sys/kernel/domainname
 cat /proc/sys/net/ipv6/conf/lo/disable_ipv6
@@ -22,8 +23,8 @@ hostname
 #[ignore = "boots a guest: make test"]
 fn processes_are_limited_and_the_kernel_is_set_up() {
     let mut container = Container::new(SCRIPT);
-    container.mount_file_system("/sys", "sysfs", Default::default());
-    container.mount_file_system("/sys/fs/cgroup", "cgroup2", Default::default());
+    container.mount_file_system("/sys", "sysfs", READ_ONLY);
+    container.mount_file_system("/sys/fs/cgroup", "cgroup2", READ_ONLY);
     let start = &mut container.start;
     start.pids_limit = Some(20);
     start.hostname = Some("host".to_owned());
@@ -43,6 +44,8 @@ fn processes_are_limited_and_the_kernel_is_set_up() {
         [
             "0::/",
             "20",
+            "cpuset cpu io memory hugetlb pids",
+            "mkdir: can't create directory '/sys/fs/cgroup/new': Read-only file system",
             "/bin/sh: can't fork: Resource temporarily unavailable",
             "0",
             "12345",

@@ -98,7 +98,7 @@ impl Container {
         self.mount(target, Mountable::FileSystem(file_system));
     }
 
-    fn run(&self, kernel: Kernel) -> Finished {
+    fn guest(&self, kernel: Kernel) -> Guest {
         let (kernel, initrd) = kernel.files().unwrap();
         let options = serde_json::json!({
             "kernel": kernel, "initrd": initrd, "start": self.start,
@@ -107,14 +107,24 @@ impl Container {
         let file = self.rootfs.join("tmp/options.json");
         fs::write(&file, options.to_string()).unwrap();
         let guest = Guest::bare().unwrap().option("--config", &file);
-        guest
-            .after(&self.mounts.join("; "))
-            .launch()
-            .unwrap()
-            .wait()
-            .unwrap()
+        guest.after(&self.mounts.join("; "))
+    }
+
+    fn run(&self, kernel: Kernel) -> Finished {
+        self.guest(kernel).launch().unwrap().wait().unwrap()
     }
 }
+
+const NO_FLAGS: MountFlags = MountFlags {
+    read_only: false,
+    nosuid: false,
+    nodev: false,
+    noexec: false,
+};
+const READ_ONLY: MountFlags = MountFlags {
+    read_only: true,
+    ..NO_FLAGS
+};
 
 /// A user of the root's passwd, in two more groups.
 fn alice() -> User {

@@ -1,7 +1,10 @@
 //! Users, capabilities, filters.
 
-use proto::{Capabilities, Resource, Rlimit};
-use tests::guest::Kernel;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use proto::{Capabilities, Resource, Rlimit, WindowSize};
+use tests::guest::{Kernel, Terminal};
 
 use super::{Container, DOCKERS, alice, no_mkdir};
 use crate::{assert_code, assert_silent};
@@ -125,23 +128,21 @@ fn a_root_with_dockers_capabilities_and_a_filter() {
 
 /// A copy of fscheck that runs as root whoever starts it.
 fn add_privileged(container: &Container) {
-    use std::os::unix::fs::PermissionsExt;
     let path = container.rootfs.join("bin/privileged");
-    std::fs::copy(container.rootfs.join("bin/fscheck"), &path).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::copy(container.rootfs.join("bin/fscheck"), &path).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o4755)).unwrap();
 }
 
 /// The working directory is the user's only; root of this container may not enter it.
 #[test]
 #[ignore = "boots a guest: make test"]
 fn a_user_without_capabilities_can_gain_those_of_a_program() {
-    use std::os::unix::fs::PermissionsExt;
     let mut container = Container::new("pwd; grep CapEff /proc/self/status; privileged users");
     add_privileged(&container);
     let home = container.rootfs.join("home");
-    std::fs::create_dir(&home).unwrap();
-    std::os::unix::fs::chown(&home, Some(1000), Some(1000)).unwrap();
-    std::fs::set_permissions(&home, PermissionsExt::from_mode(0o700)).unwrap();
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(1000), Some(1000)).unwrap();
+    fs::set_permissions(&home, Permissions::from_mode(0o700)).unwrap();
     let process = &mut container.start.process;
     process.user = alice();
     process.cwd = "/home".to_owned();
@@ -155,4 +156,29 @@ fn a_user_without_capabilities_can_gain_those_of_a_program() {
     assert_code(&done, 0);
     assert_silent(&done);
     assert_eq!(done.stdout(), "/home\nCapEff:\t0000000000000000\n1000 0\n");
+}
+
+/// The size is the one that the monitor has been told, whatever its own terminal's is.
+#[test]
+#[ignore = "boots a guest: make test"]
+fn a_users_terminal_is_the_console() {
+    const SCRIPT: &str = "tty; stat -c '%n %A %t:%T %U' /dev/console $(tty); stty size; \
+        echo to the console >/dev/console";
+    let mut container = Container::new(SCRIPT);
+    container.start.process.user = alice();
+    container.start.process.terminal = Some(WindowSize { rows: 7, cols: 77 });
+    let guest = container.guest(Kernel::Lean);
+    let terminal = Terminal::open(24, 80).unwrap();
+    let done = guest.terminal(terminal).launch().unwrap().wait().unwrap();
+    assert_code(&done, 0);
+    assert_eq!(
+        done.stdout().lines().collect::<Vec<_>>(),
+        [
+            "/dev/pts/0",
+            "/dev/console crw--w---- 88:0 alice",
+            "/dev/pts/0 crw--w---- 88:0 alice",
+            "7 77",
+            "to the console",
+        ]
+    );
 }
