@@ -133,7 +133,7 @@ fn add_privileged(container: &Container) {
     fs::set_permissions(path, Permissions::from_mode(0o4755)).unwrap();
 }
 
-/// The working directory is the user's only; root of this container may not enter it.
+/// As `docker run --user` starts it, in a working directory that is the user's only.
 #[test]
 #[ignore = "boots a guest: make test"]
 fn a_user_without_capabilities_can_gain_those_of_a_program() {
