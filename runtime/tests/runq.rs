@@ -1,4 +1,5 @@
 //! The program runq with a runc that only tells how it was called.
+#![allow(clippy::unwrap_used, reason = "it fails the test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
