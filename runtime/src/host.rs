@@ -38,7 +38,7 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
         vm_folder: text(&vm_folder)?,
         bundle: text(bundle)?,
         devices: std::iter::once(kvm).chain(optional).collect(),
-        macvtap_major: macvtap_major(&fs::read_to_string("/proc/devices").unwrap_or_default()),
+        macvtap_major: macvtap_major(),
         open_files: open_files(),
     })
 }
@@ -60,8 +60,13 @@ pub fn device(path: &'static str) -> Option<HostDevice> {
     })
 }
 
+/// Major number of the devices /dev/tapN, if the kernel has them.
+pub fn macvtap_major() -> Option<u32> {
+    parse_macvtap_major(&fs::read_to_string("/proc/devices").ok()?)
+}
+
 /// From /proc/devices, "MAJOR NAME" a line.
-fn macvtap_major(devices: &str) -> Option<u32> {
+fn parse_macvtap_major(devices: &str) -> Option<u32> {
     let mut lines = devices.lines();
     lines.find_map(|line| line.trim().strip_suffix(" macvtap")?.parse().ok())
 }
@@ -87,8 +92,8 @@ mod tests {
     #[test]
     fn the_major_number_of_macvtap() {
         let devices = "Character devices:\n  1 mem\n237 macvtap\n\nBlock devices:\n  8 sd\n";
-        assert_eq!(macvtap_major(devices), Some(237));
-        assert_eq!(macvtap_major("Character devices:\n 10 misc\n"), None);
+        assert_eq!(parse_macvtap_major(devices), Some(237));
+        assert_eq!(parse_macvtap_major("Character devices:\n 10 misc\n"), None);
     }
 
     #[test]
