@@ -92,6 +92,15 @@ fn a_configuration_without_a_command_is_refused() {
 }
 
 #[test]
+fn an_environment_that_no_message_carries_is_refused() {
+    let long = format!("A={}", "x".repeat(proto::MAX_FRAME));
+    let config = changed(|config| push(&mut config["process"]["env"], long.into()));
+    let text = refusal(&config);
+    let begin = "config.json: arguments, environment and mounts: a message of ";
+    assert!(text.starts_with(begin), "{text}");
+}
+
+#[test]
 fn a_wrong_variable_is_refused() {
     let config = changed(|config| push(&mut config["process"]["env"], "RUNQ_CPU=0".into()));
     assert_eq!(
