@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use proto::FilterInstruction;
 
-use super::profile::{Comparison, Condition};
+use super::profile::{Condition, Test};
 
 /// Where things are in `struct seccomp_data`.
 pub(super) mod offset {
@@ -45,12 +45,11 @@ mod code {
 type Code = Vec<FilterInstruction>;
 
 const fn plain(code: u16, k: u32) -> FilterInstruction {
-    FilterInstruction {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    branch(code, k, (0, 0))
+}
+
+const fn branch(code: u16, k: u32, (jt, jf): (u8, u8)) -> FilterInstruction {
+    FilterInstruction { code, jt, jf, k }
 }
 
 /// Loads 32 bits of `struct seccomp_data`.
@@ -71,15 +70,7 @@ fn jump(over: usize) -> FilterInstruction {
 
 /// `then` if the value that is loaded is `k`, else what follows.
 pub(super) fn only_if_equal(k: u32, then: Code) -> Code {
-    let mut all = vec![
-        FilterInstruction {
-            code: code::IF_EQUAL,
-            jt: 1,
-            jf: 0,
-            k,
-        },
-        jump(then.len()),
-    ];
+    let mut all = vec![branch(code::IF_EQUAL, k, (1, 0)), jump(then.len())];
     all.extend(then);
     all
 }
@@ -87,19 +78,9 @@ pub(super) fn only_if_equal(k: u32, then: Code) -> Code {
 /// `below` if the value that is loaded is below `k`, else `rest`. Both end by themselves.
 fn if_below(k: u32, below: Code, rest: Code) -> Code {
     let mut all = match u8::try_from(below.len()) {
-        Ok(jt) => vec![FilterInstruction {
-            code: code::IF_GREATER_OR_EQUAL,
-            jt,
-            jf: 0,
-            k,
-        }],
+        Ok(jt) => vec![branch(code::IF_GREATER_OR_EQUAL, k, (jt, 0))],
         Err(_) => vec![
-            FilterInstruction {
-                code: code::IF_GREATER_OR_EQUAL,
-                jt: 0,
-                jf: 1,
-                k,
-            },
+            branch(code::IF_GREATER_OR_EQUAL, k, (0, 1)),
             jump(below.len()),
         ],
     };
@@ -158,8 +139,8 @@ impl Verdict {
 fn rule(conditions: &[Condition], action: u32) -> Code {
     let mut code = vec![ret(action)];
     for condition in conditions.iter().rev() {
-        // Six conditions of six instructions each at most.
-        let fail = u8::try_from(code.len()).unwrap_or(u8::MAX);
+        // Below 37: six conditions, one an argument, of six instructions each, and the return.
+        let fail = code.len() as u8;
         let mut whole = check(condition, fail);
         whole.extend(code);
         code = whole;
@@ -169,64 +150,55 @@ fn rule(conditions: &[Condition], action: u32) -> Code {
 
 /// Goes on behind if the condition holds, else jumps over `fail` instructions more.
 fn check(condition: &Condition, fail: u8) -> Code {
-    let Condition {
-        index,
-        comparison,
-        value,
-        value_two,
-    } = *condition;
-    let argument = offset::ARGUMENTS + 8 * index;
-    let (high, low) = (load(argument + offset::HIGH), load(argument + offset::LOW));
-    let halves = |value: u64| ((value >> 32) as u32, value as u32);
-    let test = |code, k, jt, jf| FilterInstruction { code, jt, jf, k };
-    let (value_high, value_low) = halves(value);
-    // The high halves decide unless they are equal: `above` and `below` are where to go then.
-    let ordered = |above, below, last| {
-        vec![
-            high,
-            test(code::IF_GREATER, value_high, above, 0),
-            test(code::IF_EQUAL, value_high, 0, below),
-            low,
-            last,
-        ]
+    let argument = offset::ARGUMENTS + 8 * condition.index;
+    let (high, low) = (argument + offset::HIGH, argument + offset::LOW);
+    let (yes, no) = match condition.result {
+        true => (0, fail),
+        false => (fail, 0),
     };
-    match comparison {
-        Comparison::Equal => vec![
-            high,
-            test(code::IF_EQUAL, value_high, 0, fail + 2),
-            low,
-            test(code::IF_EQUAL, value_low, 0, fail),
-        ],
-        Comparison::NotEqual => vec![
-            high,
-            test(code::IF_EQUAL, value_high, 0, 2),
-            low,
-            test(code::IF_EQUAL, value_low, fail, 0),
-        ],
-        Comparison::Greater => ordered(3, fail + 2, test(code::IF_GREATER, value_low, 0, fail)),
-        Comparison::GreaterOrEqual => ordered(
-            3,
-            fail + 2,
-            test(code::IF_GREATER_OR_EQUAL, value_low, 0, fail),
-        ),
-        Comparison::Less => ordered(
-            fail + 3,
-            2,
-            test(code::IF_GREATER_OR_EQUAL, value_low, fail, 0),
-        ),
-        Comparison::LessOrEqual => ordered(fail + 3, 2, test(code::IF_GREATER, value_low, fail, 0)),
-        Comparison::MaskedEqual => {
-            let (two_high, two_low) = halves(value_two);
-            vec![
-                high,
-                plain(code::AND, value_high),
-                test(code::IF_EQUAL, two_high, 0, fail + 3),
-                low,
-                plain(code::AND, value_low),
-                test(code::IF_EQUAL, two_low, 0, fail),
-            ]
+    match condition.test {
+        Test::Equal { mask, value } => {
+            let (mask, value) = (halves(mask), halves(value));
+            let rest = if_equal(low, mask.1, value.1, (yes, no));
+            // At most three instructions.
+            let skipped = rest.len() as u8;
+            let mut code = if_equal(high, mask.0, value.0, (0, no + skipped));
+            code.extend(rest);
+            code
+        }
+        Test::Greater(value) => if_above(code::IF_GREATER, (high, low), value, (yes, no)),
+        Test::GreaterOrEqual(value) => {
+            if_above(code::IF_GREATER_OR_EQUAL, (high, low), value, (yes, no))
         }
     }
+}
+
+/// High and low half.
+const fn halves(value: u64) -> (u32, u32) {
+    ((value >> 32) as u32, value as u32)
+}
+
+/// Whether the bits of `mask` at `offset` are `value`: jumps over `yes` or `no` instructions.
+fn if_equal(offset: u32, mask: u32, value: u32, (yes, no): (u8, u8)) -> Code {
+    let mut all = vec![load(offset)];
+    if mask != u32::MAX {
+        all.push(plain(code::AND, mask));
+    }
+    all.push(branch(code::IF_EQUAL, value, (yes, no)));
+    all
+}
+
+/// Whether the value at two offsets is above `value`, as `code` has it for the low half: jumps over
+/// `yes` or `no` instructions. The high halves decide unless they are equal.
+fn if_above(code: u16, (high, low): (u32, u32), value: u64, (yes, no): (u8, u8)) -> Code {
+    let value = halves(value);
+    vec![
+        load(high),
+        branch(code::IF_GREATER, value.0, (yes + 3, 0)),
+        branch(code::IF_EQUAL, value.0, (0, no + 2)),
+        load(low),
+        branch(code, value.1, (yes, no)),
+    ]
 }
 
 /// What is done with each number from 0 on.

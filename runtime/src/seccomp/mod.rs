@@ -17,6 +17,8 @@ mod abi;
 mod bpf;
 mod profile;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use proto::FilterInstruction;
 
@@ -32,7 +34,7 @@ const MOST_INSTRUCTIONS: usize = 4096;
 const BAD_ARCHITECTURE: u32 = libc::SECCOMP_RET_KILL_THREAD;
 
 /// A system call that the kernel might not know either.
-const NO_SYSTEM_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+const NO_SYSTEM_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
 /// Compiles a profile.
 ///
@@ -56,7 +58,7 @@ pub fn compile(profile: &Seccomp) -> Result<Vec<FilterInstruction>> {
 
 /// What is done with the system calls of one architecture.
 fn section(profile: &Profile, abi: &Abi) -> Vec<FilterInstruction> {
-    let mut calls = std::collections::BTreeMap::new();
+    let mut calls = BTreeMap::new();
     let mut last = None;
     for rule in &profile.rules {
         for number in rule.names.iter().filter_map(|name| (abi.number)(name)) {

@@ -31,17 +31,15 @@ pub(super) struct Rule {
     pub(super) alternatives: Vec<Vec<Condition>>,
 }
 
-/// How an argument is compared.
+/// A comparison of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Equal,
-    GreaterOrEqual,
-    Greater,
-    /// The argument and `value`, bit by bit, are `value_two`.
-    MaskedEqual,
+pub(super) enum Test {
+    /// Its bits of `mask` are `value`.
+    Equal { mask: u64, value: u64 },
+    /// It is above this.
+    Greater(u64),
+    /// It is this or above.
+    GreaterOrEqual(u64),
 }
 
 /// What has to hold for an argument.
@@ -49,9 +47,9 @@ pub(super) enum Comparison {
 pub(super) struct Condition {
     /// Number of the argument, below 6.
     pub(super) index: u32,
-    pub(super) comparison: Comparison,
-    pub(super) value: u64,
-    pub(super) value_two: u64,
+    pub(super) test: Test,
+    /// How the test has to end.
+    pub(super) result: bool,
 }
 
 impl Profile {
@@ -107,21 +105,29 @@ fn condition(arg: &SyscallArg) -> Result<Condition> {
         "argument {}: a system call has {ARGUMENTS}",
         arg.index
     );
-    let comparison = match arg.op.as_str() {
-        "SCMP_CMP_NE" => Comparison::NotEqual,
-        "SCMP_CMP_LT" => Comparison::Less,
-        "SCMP_CMP_LE" => Comparison::LessOrEqual,
-        "SCMP_CMP_EQ" => Comparison::Equal,
-        "SCMP_CMP_GE" => Comparison::GreaterOrEqual,
-        "SCMP_CMP_GT" => Comparison::Greater,
-        "SCMP_CMP_MASKED_EQ" => Comparison::MaskedEqual,
+    let value = arg.value;
+    let equal = Test::Equal {
+        mask: u64::MAX,
+        value,
+    };
+    let masked = Test::Equal {
+        mask: value,
+        value: arg.value_two,
+    };
+    let (test, result) = match arg.op.as_str() {
+        "SCMP_CMP_NE" => (equal, false),
+        "SCMP_CMP_LT" => (Test::GreaterOrEqual(value), false),
+        "SCMP_CMP_LE" => (Test::Greater(value), false),
+        "SCMP_CMP_EQ" => (equal, true),
+        "SCMP_CMP_GE" => (Test::GreaterOrEqual(value), true),
+        "SCMP_CMP_GT" => (Test::Greater(value), true),
+        "SCMP_CMP_MASKED_EQ" => (masked, true),
         other => bail!("unknown comparison {other:?}"),
     };
     Ok(Condition {
         index: arg.index,
-        comparison,
-        value: arg.value,
-        value_two: arg.value_two,
+        test,
+        result,
     })
 }
 
