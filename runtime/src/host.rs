@@ -38,7 +38,7 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
         vm_folder: text(&vm_folder)?,
         bundle: text(bundle)?,
         devices: std::iter::once(kvm).chain(optional).collect(),
-        macvtap_major: macvtap_major(&fs::read_to_string("/proc/devices").unwrap_or_default()),
+        macvtap_major: macvtap_major(),
         open_files: open_files(),
     })
 }
@@ -60,16 +60,41 @@ pub fn device(path: &'static str) -> Option<HostDevice> {
     })
 }
 
+/// Major number of the devices /dev/tapN, if the kernel has them.
+pub fn macvtap_major() -> Option<u32> {
+    parse_macvtap_major(&fs::read_to_string("/proc/devices").ok()?)
+}
+
 /// From /proc/devices, "MAJOR NAME" a line.
-fn macvtap_major(devices: &str) -> Option<u32> {
+fn parse_macvtap_major(devices: &str) -> Option<u32> {
     let mut lines = devices.lines();
     lines.find_map(|line| line.trim().strip_suffix(" macvtap")?.parse().ok())
 }
 
+/// As many as the kernel allows, if we may raise limits; else our own limit, as in a container that
+/// Docker runs in.
 fn open_files() -> u64 {
-    let text = fs::read_to_string("/proc/sys/fs/nr_open");
-    let number = text.ok().and_then(|text| text.trim().parse().ok());
-    number.unwrap_or(DEFAULT_OPEN_FILES)
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let raise = may_raise_limits(&read("/proc/self/status"));
+    let own = own_open_files(&read("/proc/self/limits")).filter(|_| !raise);
+    let most = read("/proc/sys/fs/nr_open").trim().parse().ok();
+    own.or(most).unwrap_or(DEFAULT_OPEN_FILES)
+}
+
+/// CAP_SYS_RESOURCE among the effective capabilities of /proc/PID/status, proc(5).
+fn may_raise_limits(status: &str) -> bool {
+    const CAP_SYS_RESOURCE: u64 = 24;
+    let mut lines = status.lines();
+    let set = lines.find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
+/// The hard limit in /proc/PID/limits, unless there is none: "Max open files  SOFT  HARD  files".
+fn own_open_files(limits: &str) -> Option<u64> {
+    let mut lines = limits.lines();
+    let columns = lines.find_map(|line| line.strip_prefix("Max open files"))?;
+    columns.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -87,8 +112,23 @@ mod tests {
     #[test]
     fn the_major_number_of_macvtap() {
         let devices = "Character devices:\n  1 mem\n237 macvtap\n\nBlock devices:\n  8 sd\n";
-        assert_eq!(macvtap_major(devices), Some(237));
-        assert_eq!(macvtap_major("Character devices:\n 10 misc\n"), None);
+        assert_eq!(parse_macvtap_major(devices), Some(237));
+        assert_eq!(parse_macvtap_major("Character devices:\n 10 misc\n"), None);
+    }
+
+    #[test]
+    fn limits_are_raised_by_those_who_may() {
+        assert!(may_raise_limits("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        assert!(!may_raise_limits(
+            "CapPrm:\t000001ffffffffff\nCapEff:\t000001fffeffffff\n"
+        ));
+        assert!(!may_raise_limits(""));
+        let limits = "Max processes  5  6  processes\nMax open files   1024    20000   files\n";
+        assert_eq!(own_open_files(limits), Some(20000));
+        assert_eq!(
+            own_open_files("Max open files  1  unlimited  files\n"),
+            None
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! what the host does (runc goes on with that) and what happens in the VM ([`vmspec::VmSpec`]).
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
+pub mod check;
 pub mod cli;
 pub mod create;
 pub mod host;

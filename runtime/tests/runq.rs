@@ -1,4 +1,5 @@
 //! The program runq with a runc that only tells how it was called.
+#![allow(clippy::unwrap_used, reason = "it fails the test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -203,4 +204,30 @@ fn exec_is_for_containers_of_runc_alone() {
         "runq: runc state nothing: container does not exist\n"
     );
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn check_tells_what_is_missing_and_fails_for_what_is_needed() {
+    let place = Place::new();
+    place.program("runc", "#!/bin/sh\necho runc version 9\n");
+    let output = place.runq("check");
+    let text = stdout(&output);
+    let line = |part: &str| {
+        let mut lines = text.lines().filter(|line| line.starts_with(part));
+        lines
+            .next()
+            .unwrap()
+            .split_once(' ')
+            .unwrap()
+            .1
+            .trim_start()
+            .to_owned()
+    };
+    assert!(line("runc ").starts_with("ok       "), "{text}");
+    assert!(line("runc ").ends_with("runc: runc version 9"), "{text}");
+    let kernel = place.path("root/vm/kernel").display().to_string();
+    assert!(line(&kernel).starts_with("UNFIT"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+    let output = place.runq("check now");
+    assert_eq!(stderr(&output), "runq: check now: it takes no arguments\n");
 }

@@ -58,7 +58,7 @@ impl CommandLine {
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self> {
         let mut arguments = arguments.into_iter().peekable();
         let mut parsed = Self::default();
-        while let Some(argument) = arguments.next_if(|word| is_option(word)) {
+        while let Some(argument) = arguments.next_if(is_option) {
             if argument == "--" {
                 parsed.globals.push(argument);
                 break;

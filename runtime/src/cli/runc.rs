@@ -43,6 +43,11 @@ impl Runc {
         find_in(name.as_deref(), &path, Path::new("/proc/self/exe"))
     }
 
+    /// Where it is; absolute.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Becomes runc, with the command line as it was except for our own options. Returns only if
     /// that fails.
     pub(crate) fn exec(&self, line: &CommandLine) -> anyhow::Error {

@@ -1,7 +1,7 @@
 //! What happens in the VM.
 
 use anyhow::{Context, Result, bail};
-use proto::{Device, FileSystem, Root, Start};
+use proto::{Device, FileSystem, Root, Start, ToGuest};
 
 use super::resources::Sizes;
 use super::{clean, guest_mounts, process};
@@ -36,6 +36,8 @@ const DEFAULT_DEVICES: [&str; 8] = [
 /// # Errors
 /// Names the field that is wrong or that a VM cannot have.
 pub(super) fn vm_spec(spec: &Spec, options: &Options, sizes: &Sizes) -> Result<VmSpec> {
+    let start = start(spec, options).context("config.json")?;
+    check_length(&start).context("config.json: arguments, environment and mounts")?;
     Ok(VmSpec {
         version: VERSION,
         cpus: sizes.cpus,
@@ -43,8 +45,18 @@ pub(super) fn vm_spec(spec: &Spec, options: &Options, sizes: &Sizes) -> Result<V
         cpu_features: options.cpu_features.clone(),
         debug: options.log.is_some(),
         systemd: options.systemd,
-        start: start(spec, options).context("config.json")?,
+        start,
     })
+}
+
+/// Refuses what is more than one message can carry here, where the user learns of it.
+fn check_length(start: &Start) -> Result<()> {
+    let message = ToGuest::Start {
+        version: proto::VERSION,
+        start: Box::new(start.clone()),
+    };
+    proto::encode(&message)?;
+    Ok(())
 }
 
 fn start(spec: &Spec, options: &Options) -> Result<Start> {

@@ -50,8 +50,8 @@ pub(super) fn rewrite(
     let linux = member(whole, "linux")?;
     linux.insert("devices".into(), devices(host));
     // Both are the guest's. The monitor has a filter of its own.
-    linux.remove("seccomp");
-    linux.remove("sysctl");
+    linux.shift_remove("seccomp");
+    linux.shift_remove("sysctl");
     resources::rewrite(member(linux, "resources")?, sizes, host)?;
     Ok(config)
 }

@@ -32,65 +32,69 @@ const CONTRARY: [&str; 15] = [
 /// The mounts of the host, in order. `mounts` are the container's, as `spec` has them.
 pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
     let pairs = || spec.mounts.iter().zip(mounts);
-    let given = |path: &str, default: Value| {
-        let mut both = pairs().filter(|(mount, _)| part(mount) == Part::Both);
-        let found = both.find(|(mount, _)| clean(&mount.destination) == path);
-        found.map_or(default, |(_, value)| value.clone())
-    };
-    let terminal = spec
-        .process
-        .as_ref()
-        .is_some_and(|process| process.terminal);
-    let mut all = vec![
-        given(
-            "/proc",
-            json!({"destination": "/proc", "type": "proc", "source": "proc",
-            "options": HARMLESS}),
-        ),
-        given(
-            "/dev",
-            json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
-        ),
-    ];
-    if terminal {
-        all.push(given(
-            "/dev/pts",
-            json!({"destination": "/dev/pts", "type": "devpts",
-            "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666",
-            "mode=0620", "gid=5"]}),
-        ));
-    }
-    all.push(run());
-    all.push(json!({"destination": vmspec::PATH, "type": "bind",
-        "source": host.resolve(VMSPEC),
-        "options": ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"]}));
-    all.push(root(spec, host));
+    let own = own();
+    let terminal = spec.process.as_ref();
+    let terminal = terminal.is_some_and(|process| process.terminal);
+    let needed = own.into_iter().filter(|(path, _)| terminal || *path != PTS);
+    let mut all: Vec<_> = needed
+        .map(|(path, default)| {
+            let mut both = pairs().filter(|(mount, _)| part(mount) == Part::Both);
+            let given = both.find(|(mount, _)| clean(&mount.destination) == path);
+            given.map_or(default, |(_, value)| value.clone())
+        })
+        .collect();
+    all.extend([run(), vm_spec(host), root(spec, host)]);
     let volumes = pairs().filter(|(mount, _)| part(mount) == Part::Volume);
-    all.extend(
-        volumes
-            .enumerate()
-            .map(|(number, (_, value))| volume(number, value, host)),
-    );
+    let volumes = volumes.map(|(_, value)| value).enumerate();
+    all.extend(volumes.map(|(number, value)| volume(number, value, host)));
     all
+}
+
+/// Where runc opens the terminal.
+const PTS: &str = "/dev/pts";
+
+/// What is mounted on both sides, as it is if the container does not say so.
+fn own() -> [(&'static str, Value); 3] {
+    let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
+    let pts = [
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+        "gid=5",
+    ];
+    [
+        ("/proc", mount("/proc", "proc", "proc", &HARMLESS)),
+        ("/dev", mount("/dev", "tmpfs", "tmpfs", &dev)),
+        (PTS, mount(PTS, "devpts", "devpts", &pts)),
+    ]
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": source, "options": options})
 }
 
 /// Holds the mount points of what follows. runc makes a tmpfs read-only after all mounts.
 fn run() -> Value {
-    json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs",
-        "options": ["ro", "nosuid", "nodev", "noexec", "mode=0755", "size=64k"]})
+    let options = ["ro", "nosuid", "nodev", "noexec", "mode=0755", "size=64k"];
+    mount("/run", "tmpfs", "tmpfs", &options)
+}
+
+fn vm_spec(host: &Host) -> Value {
+    let options = ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"];
+    mount(vmspec::PATH, "bind", &host.resolve(VMSPEC), &options)
 }
 
 fn root(spec: &Spec, host: &Host) -> Value {
     let root = spec.root.as_ref();
-    let path = root.map_or("", |root| root.path.as_str());
+    let source = host.resolve(root.map_or("", |root| &root.path));
     let mut options = vec!["rbind", "rprivate"];
     options.extend(HARMLESS);
     if root.is_some_and(|root| root.readonly) {
         options.push("ro");
     }
-    json!({"destination": format!("{SHARE}/root"), "type": "bind",
-        "source": host.resolve(path), "options": options})
+    mount(&format!("{SHARE}/root"), "bind", &source, &options)
 }
 
 /// A volume with all that its mount says, at another place and with fewer rights.

@@ -84,7 +84,7 @@ pub(super) fn rewrite(
 ) -> Result<()> {
     resources.insert("devices".into(), Value::Array(device_rules(host)));
     // The guest keeps this limit: its processes are none of the host's.
-    resources.remove("pids");
+    resources.shift_remove("pids");
     let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut) else {
         return Ok(());
     };

@@ -1,0 +1,73 @@
+//! `runq check`: is this host fit for runq, and if not, what is to be done?
+
+mod installed;
+mod probes;
+mod table;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+pub use table::table;
+
+/// How a part of the host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// As it should be.
+    Fit,
+    /// Missing, and runq works without.
+    Optional,
+    /// Missing, and no container runs without.
+    Unfit,
+}
+
+/// What was found out about one part of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The part.
+    pub part: String,
+    /// How it is.
+    pub state: State,
+    /// What it is, or what to do about it.
+    pub detail: String,
+}
+
+impl Finding {
+    fn fit(part: &str, detail: impl Into<String>) -> Self {
+        Self::new(part, State::Fit, detail)
+    }
+
+    fn optional(part: &str, detail: impl Into<String>) -> Self {
+        Self::new(part, State::Optional, detail)
+    }
+
+    fn unfit(part: &str, detail: impl Into<String>) -> Self {
+        Self::new(part, State::Unfit, detail)
+    }
+
+    fn new(part: &str, state: State, detail: impl Into<String>) -> Self {
+        Self {
+            part: part.to_owned(),
+            state,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Looks at all parts. `root` is where runq is installed, `runc` the runc that it would execute.
+pub fn findings(root: &Path, runc: Result<&Path>) -> Vec<Finding> {
+    let mut findings = vec![
+        probes::kvm(),
+        probes::control_groups(Path::new("/sys/fs/cgroup")),
+        probes::runc(runc),
+    ];
+    findings.extend(probes::devices());
+    findings.extend(probes::docker(Path::new("/etc/docker/daemon.json")));
+    findings.extend(installed::files(root));
+    findings
+}
+
+/// Whether containers run on a host with these findings.
+pub fn is_fit(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.state != State::Unfit)
+}

@@ -1,0 +1,167 @@
+//! Looking at the parts of the host that come with it: kernel, runc, Docker.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use super::Finding;
+use crate::host;
+
+/// KVM can run our guests.
+pub(super) fn kvm() -> Finding {
+    let usable = vmm::kvm::open().and_then(|_| vmm::kvm::check_runs_linux());
+    match usable {
+        Ok(()) => Finding::fit("KVM", "/dev/kvm runs Linux guests"),
+        Err(error) => Finding::unfit("KVM", error.to_string()),
+    }
+}
+
+/// The version of control groups that is mounted: runc works with either.
+pub(super) fn control_groups(folder: &Path) -> Finding {
+    let part = "control groups";
+    if folder.join("cgroup.controllers").exists() {
+        Finding::fit(part, "version 2")
+    } else if folder.join("memory").exists() {
+        Finding::fit(part, "version 1")
+    } else {
+        let folder = folder.display();
+        Finding::unfit(
+            part,
+            format!("{folder}: none mounted: mount -t cgroup2 cgroup2 {folder}"),
+        )
+    }
+}
+
+/// The runc that containers are handed to.
+pub(super) fn runc(found: Result<&Path>) -> Finding {
+    let version = found.and_then(|path| {
+        let version = first_line(Command::new(path).arg("--version"))?;
+        Ok(format!("{}: {version}", path.display()))
+    });
+    match version {
+        Ok(detail) => Finding::fit("runc", detail),
+        Err(error) => Finding::unfit("runc", format!("{error:#}")),
+    }
+}
+
+/// Devices that the monitor can do without.
+pub(super) fn devices() -> Vec<Finding> {
+    let modules = ["vhost_net", "vhost_vsock", "tun"];
+    let devices = host::OPTIONAL.into_iter().zip(modules);
+    let mut findings: Vec<_> = devices
+        .map(|(path, module)| match host::device(path) {
+            Some(_) => Finding::fit(path, "there"),
+            None => Finding::optional(path, format!("modprobe {module}")),
+        })
+        .collect();
+    findings.push(match host::macvtap_major() {
+        Some(major) => Finding::fit("macvtap", format!("devices of major number {major}")),
+        None => Finding::optional("macvtap", "modprobe macvtap"),
+    });
+    findings
+}
+
+/// Docker, and whether it knows runq. Other programs can call runq, too.
+pub(super) fn docker(config: &Path) -> [Finding; 2] {
+    let mut version = Command::new("docker");
+    version.args(["version", "--format", "{{.Server.Version}}"]);
+    let docker = match first_line(&mut version) {
+        Ok(version) => Finding::fit("Docker", version),
+        Err(error) => Finding::optional("Docker", format!("{error:#}")),
+    };
+    let part = "Docker's runtime";
+    let runtime = match registered(config) {
+        Ok(name) => Finding::fit(part, format!("docker run --runtime {name}")),
+        Err(error) => Finding::optional(part, format!("{}: {error:#}", config.display())),
+    };
+    [docker, runtime]
+}
+
+/// The name under which Docker's configuration has runq.
+fn registered(config: &Path) -> Result<String> {
+    let hint = r#"add {"runtimes": {"runq": {"path": "/var/lib/runq/runq"}}}, then restart Docker"#;
+    let text = fs::read(config).map_err(|error| anyhow!("{error}: {hint}"))?;
+    let config: Value = serde_json::from_slice(&text)?;
+    let runtimes = config["runtimes"].as_object().context(hint)?;
+    let is_runq = |runtime: &Value| {
+        let path = runtime["path"].as_str().map(Path::new);
+        path.and_then(Path::file_name)
+            .is_some_and(|name| name == "runq")
+    };
+    let mut names = runtimes.iter().filter(|(_, runtime)| is_runq(runtime));
+    let (name, _) = names.next().context(hint)?;
+    Ok(name.clone())
+}
+
+/// The first line that a program prints, or of what it complains about.
+fn first_line(command: &mut Command) -> Result<String> {
+    let name = command.get_program().display().to_string();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| name.clone())?;
+    let line = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    if !output.status.success() {
+        bail!("{name}: {}", line(&output.stderr));
+    }
+    Ok(line(&output.stdout))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn both_versions_of_control_groups_will_do() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(control_groups(folder.path()).state, State::Unfit);
+        fs::create_dir(folder.path().join("memory")).unwrap();
+        assert_eq!(control_groups(folder.path()).detail, "version 1");
+        fs::write(folder.path().join("cgroup.controllers"), "").unwrap();
+        assert_eq!(control_groups(folder.path()).detail, "version 2");
+    }
+
+    #[test]
+    fn runc_says_its_version_or_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runc");
+        let program = |text| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            runc(Ok(&path))
+        };
+        let finding = program("#!/bin/sh\necho runc version 1.1.5\necho commit: x\n");
+        assert_eq!(finding.state, State::Fit);
+        assert_eq!(
+            finding.detail,
+            format!("{}: runc version 1.1.5", path.display())
+        );
+        let finding = program("#!/bin/sh\necho broken >&2\nexit 1\n");
+        assert_eq!(finding.state, State::Unfit);
+        assert_eq!(finding.detail, format!("{}: broken", path.display()));
+        assert_eq!(runc(Err(anyhow!("not found"))).detail, "not found");
+    }
+
+    #[test]
+    fn docker_knows_runq_by_its_file_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("daemon.json");
+        let hint = |path: &Path| format!("{:#}", registered(path).unwrap_err());
+        assert!(hint(&path).contains("(os error 2): add {\"runtimes\""));
+        fs::write(&path, r#"{"runtimes": {"x": {"path": "/usr/bin/crun"}}}"#).unwrap();
+        assert!(hint(&path).starts_with("add {\"runtimes\""));
+        fs::write(&path, r#"{"runtimes": {"vm": {"path": "/opt/runq/runq"}}}"#).unwrap();
+        assert_eq!(registered(&path).unwrap(), "vm");
+        fs::write(&path, "{").unwrap();
+        assert!(hint(&path).starts_with("EOF while parsing"));
+    }
+}

@@ -1,0 +1,92 @@
+//! The container's system call filter: from the profile of the OCI runtime specification
+//! (config-linux.md, Seccomp) to a program for `seccomp(2)`, which init installs in the guest.
+//!
+//! The program does what libseccomp's would, as runc uses it:
+//! - The first rule of a system call whose conditions hold decides, else the default action. Rules
+//!   whose action is the default one, and names that nobody knows, are passed over. Two conditions
+//!   on the same argument are two rules.
+//! - If the default action denies, a system call whose number is above all that the profile names
+//!   fails with `ENOSYS`: programs fall back from what is newer than the profile.
+//! - i386's system calls are filtered, too, if the profile lists that architecture. A process that
+//!   uses an architecture which is not listed is killed, libseccomp's action for it.
+//!
+//! It differs for x32, whose system calls fail with `ENOSYS`: no kernel of ours has them. Flags of a
+//! profile (logging, speculation) have no effect, and no filter can ask a listener.
+
+mod abi;
+mod bpf;
+mod profile;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use proto::FilterInstruction;
+
+use crate::spec::Seccomp;
+use abi::Abi;
+use bpf::{Verdict, offset};
+use profile::Profile;
+
+/// Most instructions that the kernel takes (`BPF_MAXINSNS` of linux/bpf_common.h).
+const MOST_INSTRUCTIONS: usize = 4096;
+
+/// A process that uses an architecture for which there are no rules.
+const BAD_ARCHITECTURE: u32 = libc::SECCOMP_RET_KILL_THREAD;
+
+/// A system call that the kernel might not know either.
+const NO_SYSTEM_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+
+/// Compiles a profile.
+///
+/// # Errors
+/// Names what is unknown in the profile, or says that it is too long.
+pub fn compile(profile: &Seccomp) -> Result<Vec<FilterInstruction>> {
+    let profile = Profile::new(profile)?;
+    let mut program = vec![bpf::load(offset::ARCHITECTURE)];
+    for abi in abi::listed(&profile.architectures) {
+        let section = section(&profile, abi);
+        program.extend(bpf::only_if_equal(abi.audit, section));
+    }
+    program.push(bpf::ret(BAD_ARCHITECTURE));
+    ensure!(
+        program.len() <= MOST_INSTRUCTIONS,
+        "a filter of {} instructions is longer than the {MOST_INSTRUCTIONS} that Linux takes",
+        program.len()
+    );
+    Ok(program)
+}
+
+/// What is done with the system calls of one architecture.
+fn section(profile: &Profile, abi: &Abi) -> Vec<FilterInstruction> {
+    let mut calls = BTreeMap::new();
+    let mut last = None;
+    for rule in &profile.rules {
+        for number in rule.names.iter().filter_map(|name| (abi.number)(name)) {
+            last = last.max(Some(number));
+            if rule.action != profile.default {
+                let verdict = calls
+                    .entry(number)
+                    .or_insert_with(|| Verdict::new(profile.default));
+                verdict.add(&rule.alternatives, rule.action);
+            }
+        }
+    }
+    let mut ranges = bpf::Ranges::new(profile.default);
+    for (number, verdict) in calls {
+        ranges.set(number, verdict);
+    }
+    if let Some(last) = last.filter(|_| profile.denies) {
+        ranges.cut(last.saturating_add(1), NO_SYSTEM_CALL);
+    }
+    if let Some(end) = abi.end {
+        ranges.cut(end, NO_SYSTEM_CALL);
+    }
+    let mut section = vec![bpf::load(offset::NUMBER)];
+    section.extend(ranges.code());
+    section
+}
+
+#[cfg(test)]
+mod load_test;
+#[cfg(test)]
+mod tests;

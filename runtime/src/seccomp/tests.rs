@@ -1,0 +1,377 @@
+//! The program beside the profile that it is made from.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::spec::{SyscallArg, SyscallRule};
+
+const X86_64: u32 = 0xc000_003e;
+const X86: u32 = 0x4000_0003;
+const ALLOW: u32 = 0x7fff_0000;
+const KILL: u32 = 0;
+
+const fn errno(number: u32) -> u32 {
+    0x0005_0000 | number
+}
+
+pub(super) fn docker() -> Seccomp {
+    let text = include_bytes!("../../testdata/config.run.json");
+    let config: Value = serde_json::from_slice(text).unwrap();
+    serde_json::from_value(config["linux"]["seccomp"].clone()).unwrap()
+}
+
+/// A system call as the filter sees it.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    architecture: u32,
+    number: u32,
+    arguments: [u64; 6],
+}
+
+impl Call {
+    fn new(architecture: u32, number: u32, arguments: &[u64]) -> Self {
+        let mut call = Self {
+            architecture,
+            number,
+            arguments: [0; 6],
+        };
+        call.arguments[..arguments.len()].copy_from_slice(arguments);
+        call
+    }
+
+    /// `struct seccomp_data`.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.number.to_ne_bytes());
+        bytes.extend(self.architecture.to_ne_bytes());
+        bytes.extend(0x5555_5555_5555_u64.to_ne_bytes());
+        bytes.extend(
+            self.arguments
+                .iter()
+                .flat_map(|argument| argument.to_ne_bytes()),
+        );
+        bytes
+    }
+}
+
+/// Runs a program as the kernel does.
+fn run(program: &[FilterInstruction], call: &Call) -> u32 {
+    let data = call.bytes();
+    let (mut at, mut a) = (0, 0_u32);
+    loop {
+        let FilterInstruction { code, jt, jf, k } = program[at];
+        at += 1;
+        let mut branch = |holds| at += usize::from(if holds { jt } else { jf });
+        match code {
+            0x20 => {
+                let offset = k as usize;
+                a = u32::from_ne_bytes(data[offset..offset + 4].try_into().unwrap());
+            }
+            0x54 => a &= k,
+            0x05 => at += k as usize,
+            0x15 => branch(a == k),
+            0x25 => branch(a > k),
+            0x35 => branch(a >= k),
+            0x06 => return k,
+            other => panic!("operation {other:#x}"),
+        }
+    }
+}
+
+fn action(name: &str, number: Option<u32>) -> u32 {
+    let number = number.unwrap_or(1);
+    match name {
+        "SCMP_ACT_ALLOW" => ALLOW,
+        "SCMP_ACT_ERRNO" => errno(number),
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => KILL,
+        "SCMP_ACT_KILL_PROCESS" => 0x8000_0000,
+        "SCMP_ACT_LOG" => 0x7ffc_0000,
+        "SCMP_ACT_TRACE" => 0x7ff0_0000 | number,
+        "SCMP_ACT_TRAP" => 0x0003_0000,
+        other => panic!("{other}"),
+    }
+}
+
+fn holds(arg: &SyscallArg, arguments: &[u64; 6]) -> bool {
+    let value = arguments[arg.index as usize];
+    match arg.op.as_str() {
+        "SCMP_CMP_NE" => value != arg.value,
+        "SCMP_CMP_LT" => value < arg.value,
+        "SCMP_CMP_LE" => value <= arg.value,
+        "SCMP_CMP_EQ" => value == arg.value,
+        "SCMP_CMP_GE" => value >= arg.value,
+        "SCMP_CMP_GT" => value > arg.value,
+        "SCMP_CMP_MASKED_EQ" => value & arg.value == arg.value_two,
+        other => panic!("{other}"),
+    }
+}
+
+/// Whether a rule's conditions hold: all of them, or any if two are on one argument.
+fn applies(rule: &SyscallRule, arguments: &[u64; 6]) -> bool {
+    let mut seen = Vec::new();
+    let twice = rule.args.iter().any(|arg| {
+        let again = seen.contains(&arg.index);
+        seen.push(arg.index);
+        again
+    });
+    let mut args = rule.args.iter();
+    match twice {
+        true => args.any(|arg| holds(arg, arguments)),
+        false => args.all(|arg| holds(arg, arguments)),
+    }
+}
+
+/// What the profile says, read rule by rule.
+fn expected(profile: &Seccomp, call: &Call) -> u32 {
+    let id = |name: &str| match call.architecture {
+        X86_64 => name
+            .parse()
+            .ok()
+            .map(|call: syscalls::x86_64::Sysno| call.id()),
+        _ => name
+            .parse()
+            .ok()
+            .map(|call: syscalls::x86::Sysno| call.id()),
+    };
+    let listed = profile
+        .architectures
+        .iter()
+        .any(|name| name == "SCMP_ARCH_X86");
+    match call.architecture {
+        X86_64 if call.number >= 0x4000_0000 => return errno(38),
+        X86_64 => {}
+        X86 if listed => {}
+        _ => return KILL,
+    }
+    let default = action(&profile.default_action, profile.default_errno_ret);
+    let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
+    let last = names.filter_map(|name| id(name)).max();
+    let permissive = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"];
+    let denies = !permissive.contains(&profile.default_action.as_str()) && default != errno(38);
+    if denies && last.is_some_and(|last| i64::from(call.number) > i64::from(last)) {
+        return errno(38);
+    }
+    let number = i32::try_from(call.number).ok();
+    let rules = profile.syscalls.iter().filter(|rule| {
+        let mut names = rule.names.iter();
+        number.is_some() && names.any(|name| id(name) == number)
+    });
+    for rule in rules {
+        let action = action(&rule.action, rule.errno_ret);
+        if action != default && applies(rule, &call.arguments) {
+            return action;
+        }
+    }
+    default
+}
+
+#[test]
+fn docker_profile_decides_as_it_says() {
+    let profile = docker();
+    let program = compile(&profile).unwrap();
+    assert!(program.len() < 1000, "{}", program.len());
+    let verdict = |number, arguments: &[u64]| run(&program, &Call::new(X86_64, number, arguments));
+    use syscalls::x86_64::Sysno;
+    let number = |call: Sysno| u32::try_from(call.id()).unwrap();
+    assert_eq!(verdict(number(Sysno::read), &[]), ALLOW);
+    assert_eq!(verdict(number(Sysno::chroot), &[]), ALLOW);
+    assert_eq!(verdict(number(Sysno::keyctl), &[]), errno(1));
+    assert_eq!(verdict(number(Sysno::clone3), &[]), errno(38));
+    let clone = number(Sysno::clone);
+    assert_eq!(verdict(clone, &[0x11]), ALLOW);
+    assert_eq!(verdict(clone, &[0x1000_0011]), errno(1));
+    let personality = number(Sysno::personality);
+    assert_eq!(verdict(personality, &[0xffff_ffff]), ALLOW);
+    assert_eq!(verdict(personality, &[0x1_0000_0008]), errno(1));
+    assert_eq!(verdict(500, &[]), errno(38));
+    assert_eq!(verdict(0x4000_0000, &[]), errno(38));
+    let i386 = |number| run(&program, &Call::new(X86, number, &[]));
+    assert_eq!(i386(3), ALLOW);
+    assert_eq!(i386(288), errno(1));
+    assert_eq!(run(&program, &Call::new(0xc000_00b7, 0, &[])), KILL);
+}
+
+#[test]
+fn every_system_call_of_docker_profile_has_its_verdict() {
+    let profile = docker();
+    let program = compile(&profile).unwrap();
+    for architecture in [X86_64, X86] {
+        for number in (0..600).chain([u32::MAX, 0x3fff_ffff, 0x4000_0001]) {
+            for first in [0, 8, 0x10000000, 0xffff_ffff, u64::MAX] {
+                let call = Call::new(architecture, number, &[first]);
+                assert_eq!(run(&program, &call), expected(&profile, &call), "{call:?}");
+            }
+        }
+    }
+}
+
+fn profile(value: Value) -> Seccomp {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_profile_that_denies_some_has_no_enosys() {
+    let profile = profile(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "new_one"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
+    }));
+    let program = compile(&profile).unwrap();
+    let verdict = |number| run(&program, &Call::new(X86_64, number, &[]));
+    assert_eq!(verdict(83), errno(5));
+    assert_eq!(verdict(82), ALLOW);
+    assert_eq!(verdict(0x3fff_ffff), ALLOW);
+    assert_eq!(verdict(0x4000_0053), errno(38));
+    assert_eq!(run(&program, &Call::new(X86, 39, &[])), KILL);
+}
+
+#[test]
+fn what_is_wrong_in_a_profile_is_named() {
+    let error = |value| format!("{:#}", compile(&profile(value)).unwrap_err());
+    let with_rule = |rule| error(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
+    assert_eq!(
+        error(json!({"defaultAction": "SCMP_ACT_NAP"})),
+        "unknown action \"SCMP_ACT_NAP\""
+    );
+    assert_eq!(
+        error(json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096})),
+        "error number 4096: 4095 is the largest"
+    );
+    assert_eq!(
+        with_rule(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})),
+        "rule of read: SCMP_ACT_NOTIFY is not supported: there is no listener in a VM"
+    );
+    let arg = |index: u32, op| {
+        let arg = json!({"index": index, "value": 0, "op": op});
+        with_rule(json!({"names": ["read"], "action": "SCMP_ACT_KILL", "args": [arg]}))
+    };
+    assert_eq!(
+        arg(6, "SCMP_CMP_EQ"),
+        "rule of read: argument 6: a system call has 6"
+    );
+    assert_eq!(arg(0, "=="), "rule of read: unknown comparison \"==\"");
+}
+
+#[test]
+fn a_filter_that_is_too_long_is_refused() {
+    let arg = |value: u32| json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"});
+    let rule = |value| json!({"names": ["read"], "action": "SCMP_ACT_KILL", "args": [arg(value)]});
+    let rules: Vec<_> = (0..1000).map(rule).collect();
+    let profile = profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
+    let error = compile(&profile).unwrap_err().to_string();
+    assert!(
+        error.ends_with("is longer than the 4096 that Linux takes"),
+        "{error}"
+    );
+}
+
+const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+const COMPARISONS: [&str; 7] = [
+    "SCMP_CMP_NE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_MASKED_EQ",
+];
+
+/// Few enough for rules and calls to meet; some of one architecture only, one of none.
+const NAMES: [&str; 12] = [
+    "read",
+    "write",
+    "open",
+    "close",
+    "clone",
+    "socket",
+    "socketcall",
+    "waitpid",
+    "arch_prctl",
+    "openat2",
+    "mseal",
+    "not_a_call",
+];
+
+/// Values whose halves are equal, above and below in all combinations.
+fn value() -> impl Strategy<Value = u64> {
+    let half = || prop_oneof![Just(0_u64), Just(1), Just(2), Just(0xffff_ffff)];
+    (half(), half()).prop_map(|(high, low)| high << 32 | low)
+}
+
+prop_compose! {
+    fn arg()(
+        index in 0..6_u32,
+        value in value(),
+        value_two in value(),
+        op in prop::sample::select(&COMPARISONS[..]),
+    ) -> SyscallArg {
+        SyscallArg { index, value, value_two, op: op.into() }
+    }
+}
+
+prop_compose! {
+    fn rule()(
+        names in prop::collection::vec(prop::sample::select(&NAMES[..]), 0..4),
+        action in prop::sample::select(&ACTIONS[..]),
+        errno_ret in prop::option::of(0..200_u32),
+        args in prop::collection::vec(arg(), 0..4),
+    ) -> SyscallRule {
+        SyscallRule {
+            names: names.into_iter().map(String::from).collect(),
+            action: action.into(),
+            errno_ret,
+            args,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_profile()(
+        default_action in prop::sample::select(&ACTIONS[..]),
+        default_errno_ret in prop::option::of(0..200_u32),
+        i386 in any::<bool>(),
+        syscalls in prop::collection::vec(rule(), 0..40),
+    ) -> Seccomp {
+        let architectures = match i386 {
+            true => vec!["SCMP_ARCH_X86_64".into(), "SCMP_ARCH_X86".into()],
+            false => Vec::new(),
+        };
+        Seccomp { default_action: default_action.into(), default_errno_ret, architectures, syscalls }
+    }
+}
+
+prop_compose! {
+    fn call()(
+        architecture in prop_oneof![4 => Just(X86_64), 4 => Just(X86), 1 => any::<u32>()],
+        number in prop_oneof![4 => 0..10_u32, 4 => 0..500_u32, 1 => any::<u32>()],
+        arguments in prop::array::uniform6(value()),
+    ) -> Call {
+        Call { architecture, number, arguments }
+    }
+}
+
+proptest! {
+    // Names are looked up slowly without optimisation.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn any_program_decides_as_its_profile(
+        profile in any_profile(),
+        calls in prop::collection::vec(call(), 50),
+    ) {
+        let program = compile(&profile).unwrap();
+        for call in calls {
+            prop_assert_eq!(run(&program, &call), expected(&profile, &call), "{:?}", call);
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The rules of the split, one by one.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const GIB: i64 = 1 << 30;
+const MIB: i64 = 1 << 20;
+
+#[test]
+fn what_shares_with_the_host_is_refused() {
+    let text = refusal(&config("privileged"));
+    assert!(text.starts_with("--privileged is not supported"), "{text}");
+    for (kind, text) in [
+        (
+            "network",
+            "--network host and --network container:ID are not supported",
+        ),
+        ("pid", "--pid host and --pid container:ID are not supported"),
+        ("ipc", "--ipc host and --ipc container:ID are not supported"),
+    ] {
+        let without = changed(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != kind);
+        });
+        assert_eq!(refusal(&without), text);
+        let another = changed(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            let own = namespaces
+                .iter_mut()
+                .find(|namespace| namespace["type"] == kind);
+            own.unwrap()["path"] = "/proc/1/ns/x".into();
+        });
+        assert_eq!(refusal(&another), text);
+    }
+    let mapped =
+        changed(|config| push(&mut config["linux"]["namespaces"], json!({"type": "user"})));
+    assert_eq!(
+        refusal(&mapped),
+        "user namespaces are not supported: use --userns host"
+    );
+}
+
+#[test]
+fn everything_allowed_is_privileged_in_any_spelling() {
+    for rule in [
+        json!({"allow": true, "access": "rwm"}),
+        json!({"allow": true, "type": "a", "major": -1, "minor": -1}),
+        json!({"allow": true, "type": "", "major": null}),
+    ] {
+        let config = changed(|config| push(&mut config["linux"]["resources"]["devices"], rule));
+        assert!(refusal(&config).starts_with("--privileged"));
+    }
+    for rule in [
+        json!({"allow": false, "access": "rwm"}),
+        json!({"allow": true, "type": "c", "access": "m"}),
+        json!({"allow": true, "type": "a", "major": 1}),
+    ] {
+        let config = changed(|config| push(&mut config["linux"]["resources"]["devices"], rule));
+        split_with(&config, &[]);
+    }
+}
+
+#[test]
+fn disks_are_refused_as_volumes_and_as_devices() {
+    let path = "/dev/runq/id/none";
+    let volume = json!({"destination": path, "type": "bind", "source": "/disk"});
+    let config = changed(|config| push(&mut config["mounts"], volume));
+    assert_eq!(
+        refusal(&config),
+        "/dev/runq/id/none: disks are not supported yet"
+    );
+    let device = json!({"path": "/dev//runq/id/none", "type": "b", "major": 8, "minor": 0});
+    let config = changed(|config| push(&mut config["linux"]["devices"], device));
+    assert_eq!(
+        refusal(&config),
+        "/dev//runq/id/none: disks are not supported yet"
+    );
+}
+
+#[test]
+fn a_configuration_without_a_command_is_refused() {
+    let config = changed(|config| drop(config.as_object_mut().unwrap().remove("process")));
+    assert_eq!(
+        refusal(&config),
+        "config.json: process is missing: there is nothing to run"
+    );
+    let config = changed(|config| config["process"]["args"] = json!([]));
+    assert_eq!(refusal(&config), "config.json: process.args is empty");
+    let config = changed(|config| config["root"] = Value::Null);
+    assert_eq!(refusal(&config), "config.json: root is missing");
+}
+
+#[test]
+fn an_environment_that_no_message_carries_is_refused() {
+    let long = format!("A={}", "x".repeat(proto::MAX_FRAME));
+    let config = changed(|config| push(&mut config["process"]["env"], long.into()));
+    let text = refusal(&config);
+    let begin = "config.json: arguments, environment and mounts: a message of ";
+    assert!(text.starts_with(begin), "{text}");
+}
+
+#[test]
+fn a_wrong_variable_is_refused() {
+    let config = changed(|config| push(&mut config["process"]["env"], "RUNQ_CPU=0".into()));
+    assert_eq!(
+        refusal(&config),
+        "RUNQ_CPU=0: whole numbers from 1 to 1024 are allowed"
+    );
+}
+
+#[test]
+fn the_monitor_is_the_process() {
+    let config = changed(|config| {
+        config["process"]["env"] = json!(["A=b", "RUNQ_LOG=debug"]);
+        config["process"]["user"] = json!({"uid": 5, "gid": 6, "umask": 7, "additionalGids": [8]});
+        config["process"]["apparmorProfile"] = "docker-default".into();
+        config["process"]["oomScoreAdj"] = 300.into();
+    });
+    let split = split_with(&config, &[]);
+    let process = &split.host["process"];
+    assert_eq!(process["args"], json!(["/proxy"]));
+    assert_eq!(process["env"], json!(["RUNQ_LOG=debug"]));
+    assert_eq!(process["user"], json!({"uid": 0, "gid": 0}));
+    assert_eq!(process["noNewPrivileges"], true);
+    assert_eq!(process["apparmorProfile"], "docker-default");
+    assert_eq!(process["oomScoreAdj"], 300);
+    assert_eq!(process["capabilities"]["inheritable"], Value::Null);
+    assert!(split.vm.debug);
+    let guest = &split.vm.start.process;
+    assert_eq!(guest.env, ["A=b", "RUNQ_LOG=debug"]);
+    assert_eq!(
+        (guest.user.uid, guest.user.gid, guest.umask),
+        (5, 6, Some(7))
+    );
+    assert_eq!(guest.user.additional_gids, [8]);
+    assert!(!split_with(&self::config("run"), &[]).vm.debug);
+}
+
+#[test]
+fn only_a_terminal_needs_pseudo_terminals_on_the_host() {
+    let without = split_with(&config("run"), &[]);
+    assert!(!destinations(&without.host["mounts"]).contains(&"/dev/pts"));
+    assert_eq!(without.vm.start.process.terminal, None);
+    let with = split_with(&config("run-ti"), &[]);
+    assert_eq!(
+        destinations(&with.host["mounts"])[..3],
+        ["/proc", "/dev", "/dev/pts"]
+    );
+    assert!(with.vm.start.process.terminal.is_some());
+}
+
+#[test]
+fn mounts_of_the_monitor_that_are_missing_are_made() {
+    let config = changed(|config| {
+        config["mounts"] = Value::Null;
+        config["process"]["terminal"] = true.into();
+    });
+    let split = split_with(&config, &[]);
+    assert_eq!(
+        destinations(&split.host["mounts"]),
+        [
+            "/proc",
+            "/dev",
+            "/dev/pts",
+            "/run",
+            "/run/vmspec.json",
+            "/run/share/root"
+        ]
+    );
+    assert!(split.vm.start.mounts.is_empty());
+}
+
+#[test]
+fn volumes_are_shared_with_fewer_rights_and_no_propagation() {
+    let volume = json!({
+        "destination": "/data", "type": "bind", "source": "data", "uidMappings": [],
+        "options": ["rbind", "rshared", "ro", "exec", "x-own"],
+    });
+    let split = split_with(&changed(|config| config["mounts"] = json!([volume])), &[]);
+    let mounts = split.host["mounts"].as_array().unwrap();
+    assert_eq!(
+        *mounts.last().unwrap(),
+        json!({
+            "destination": "/run/share/volumes/0", "type": "bind", "source": "/run/bundle/data",
+            "uidMappings": [],
+            "options": ["rbind", "ro", "x-own", "rprivate", "nosuid", "nodev", "noexec"],
+        })
+    );
+    assert_eq!(targets(&split), [("/data", "volumes/0")]);
+}
+
+#[test]
+fn a_read_only_root_is_so_on_both_sides() {
+    let root = |split: &Split| {
+        let mounts = split.host["mounts"].as_array().unwrap();
+        let mut roots = mounts
+            .iter()
+            .filter(|mount| mount["destination"] == "/run/share/root");
+        roots.next().unwrap().clone()
+    };
+    let writable = split_with(
+        &changed(|config| config["root"]["path"] = "rootfs".into()),
+        &[],
+    );
+    assert_eq!(
+        root(&writable),
+        json!({
+            "destination": "/run/share/root", "type": "bind", "source": "/run/bundle/rootfs",
+            "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
+        })
+    );
+    assert!(!writable.vm.start.root.read_only);
+    let read_only = split_with(
+        &changed(|config| config["root"]["readonly"] = true.into()),
+        &[],
+    );
+    assert!(
+        root(&read_only)["options"]
+            .as_array()
+            .unwrap()
+            .contains(&"ro".into())
+    );
+    assert!(read_only.vm.start.root.read_only);
+    for split in [writable, read_only] {
+        assert_eq!(
+            split.host["root"],
+            json!({"path": "/var/lib/runq/vm", "readonly": true})
+        );
+    }
+}
+
+#[test]
+fn memory_is_what_the_container_asks_for_and_more() {
+    let limits = |split: &Split| split.host["linux"]["resources"]["memory"].clone();
+    let split = split_with(&config("run"), &[("mem", "512")]);
+    assert_eq!(split.vm.memory_mib, 512);
+    assert_eq!(limits(&split), json!({}));
+    let memory = json!({
+        "limit": GIB, "swap": 2 * GIB, "reservation": 100 * MIB, "swappiness": 7, "kernel": -1,
+    });
+    let limited = changed(|config| config["linux"]["resources"]["memory"] = memory);
+    let split = split_with(&limited, &[("mem", "512")]);
+    assert_eq!(split.vm.memory_mib, 1024 + 512);
+    let raise = 512 * MIB + 64 * MIB;
+    assert_eq!(
+        limits(&split),
+        json!({
+            "limit": GIB + raise, "swap": 2 * GIB + raise, "reservation": 100 * MIB + raise,
+            "swappiness": 7, "kernel": -1,
+        })
+    );
+    let memory = json!({"limit": 100 * MIB + 1, "swap": -1});
+    let limited = changed(|config| config["linux"]["resources"]["memory"] = memory);
+    let split = split_with(&limited, &[]);
+    assert_eq!(split.vm.memory_mib, 256 + 101);
+    assert_eq!(
+        limits(&split),
+        json!({"limit": (256 + 101 + 64) * MIB, "swap": -1})
+    );
+    let limited =
+        changed(|config| config["linux"]["resources"]["memory"]["limit"] = i64::MAX.into());
+    assert_eq!(
+        refusal(&limited),
+        "--memory 9223372036854775807: more than there can be"
+    );
+}
+
+#[test]
+fn processors_are_those_of_the_option_and_of_the_quota() {
+    for (cpu, cpus) in [
+        (json!({"shares": 5}), 2),
+        (json!({"quota": 100_000, "period": 100_000}), 3),
+        (json!({"quota": 150_000, "period": 100_000}), 4),
+        (json!({"quota": 250_000}), 5),
+        (json!({"quota": -1, "period": 0}), 2),
+    ] {
+        let config = changed(|config| config["linux"]["resources"]["cpu"] = cpu.clone());
+        let split = split_with(&config, &[("cpu", "2")]);
+        assert_eq!(split.vm.cpus, cpus, "{cpu}");
+        assert_eq!(split.host["linux"]["resources"]["cpu"], cpu);
+    }
+}
+
+#[test]
+fn a_limit_of_processes_moves_to_the_guest() {
+    for (limit, expected) in [(100, Some(100)), (0, None), (-1, None)] {
+        let config = changed(|config| config["linux"]["resources"]["pids"]["limit"] = limit.into());
+        let split = split_with(&config, &[]);
+        assert_eq!(split.vm.start.pids_limit, expected);
+        assert_eq!(split.host["linux"]["resources"].get("pids"), None);
+    }
+}
+
+#[test]
+fn devices_of_the_container_are_the_guests_and_those_of_the_monitor_the_hosts() {
+    let config = changed(|config| {
+        config["linux"]["devices"] = json!([
+            {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o20_600},
+            {"path": "/dev/sr0", "type": "b", "major": 11, "minor": 0, "uid": 1, "gid": 2},
+        ]);
+    });
+    let split = split_with(&config, &[]);
+    let node = |path: &str, block, (major, minor), mode, (uid, gid)| proto::Device {
+        path: path.into(),
+        block,
+        major,
+        minor,
+        mode,
+        uid,
+        gid,
+    };
+    assert_eq!(
+        split.vm.start.devices,
+        [
+            node("/dev/fuse", false, (10, 229), 0o600, (0, 0)),
+            node("/dev/sr0", true, (11, 0), 0o666, (1, 2)),
+        ]
+    );
+    let devices = split.host["linux"]["devices"].as_array().unwrap();
+    let paths: Vec<_> = devices.iter().map(|device| &device["path"]).collect();
+    assert_eq!(paths, ["/dev/kvm", "/dev/net/tun"]);
+    let rules = split.host["linux"]["resources"]["devices"]
+        .as_array()
+        .unwrap();
+    assert_eq!(rules[0], json!({"allow": false, "access": "rwm"}));
+    for rule in [
+        json!({"allow": true, "type": "c", "major": 10, "access": "rwm", "minor": 232}),
+        json!({"allow": true, "type": "c", "major": 237, "access": "rwm"}),
+    ] {
+        assert!(rules.contains(&rule), "{rule}");
+    }
+    assert_eq!(rules.len(), 1 + 9 + 2 + 1);
+    let pipe = json!({"path": "/dev/p", "type": "p"});
+    let config = changed(|config| push(&mut config["linux"]["devices"], pipe));
+    assert_eq!(
+        refusal(&config),
+        "config.json: linux.devices: /dev/p: type \"p\": only block and character devices are \
+         supported"
+    );
+}
+
+#[test]
+fn filter_and_kernel_settings_are_the_guests() {
+    let config = changed(|config| config["domainname"] = "example".into());
+    let split = split_with(&config, &[]);
+    let linux = split.host["linux"].as_object().unwrap();
+    assert!(!linux.contains_key("seccomp") && !linux.contains_key("sysctl"));
+    let start = &split.vm.start;
+    assert!(!start.process.seccomp.is_empty());
+    let sysctls: Vec<_> = start
+        .sysctls
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(
+        sysctls,
+        [
+            "fs.file-max",
+            "kernel.panic_on_oops",
+            "vm.overcommit_memory",
+            "vm.panic_on_oom",
+            "kernel.domainname",
+            "net.ipv4.ip_unprivileged_port_start",
+            "net.ipv4.ping_group_range",
+        ]
+    );
+    for name in ["maskedPaths", "readonlyPaths"] {
+        assert_eq!(linux[name], config["linux"][name]);
+    }
+    assert_eq!(start.masked_paths[0], "/proc/asound");
+    assert_eq!(start.read_only_paths[0], "/proc/bus");
+    let unconfined = changed(|config| drop(config["linux"]["seccomp"].take()));
+    assert!(
+        split_with(&unconfined, &[])
+            .vm
+            .start
+            .process
+            .seccomp
+            .is_empty()
+    );
+}
+
+#[test]
+fn name_servers_replace_dockers_file() {
+    let split = split_with(
+        &config("run"),
+        &[
+            ("dns", "8.8.8.8,::1"),
+            ("dns-search", "a,b"),
+            ("dns-opts", "ndots:1"),
+        ],
+    );
+    let [file] = &split.files[..] else {
+        panic!("{:?}", split.files);
+    };
+    assert_eq!(
+        file.contents,
+        "nameserver 8.8.8.8\nnameserver ::1\nsearch a b\noptions ndots:1\n"
+    );
+    let shown = targets(&split);
+    let of_file = shown
+        .iter()
+        .filter(|(target, _)| *target == "/etc/resolv.conf");
+    let of_file: Vec<_> = of_file.collect();
+    assert_eq!(of_file.len(), 1);
+    let mounts = split.host["mounts"].as_array().unwrap();
+    let place = format!("/run/share/{}", of_file[0].1);
+    let shared = mounts
+        .iter()
+        .find(|mount| mount["destination"] == place.as_str());
+    assert_eq!(shared.unwrap()["source"], "/run/bundle/resolv.conf");
+    assert!(split_with(&config("run"), &[]).files.is_empty());
+}
+
+#[test]
+fn the_environment_file_is_quoted_and_the_users() {
+    let config = changed(|config| {
+        config["process"]["env"] = json!(["A=b c", "B=\"$x\\`", "no name=1", "C", "_D="]);
+        config["process"]["user"] = json!({"uid": 5, "gid": 6});
+    });
+    let split = split_with(&config, &[("runqenv", "true")]);
+    let [file] = &split.files[..] else {
+        panic!("{:?}", split.files);
+    };
+    assert_eq!(file.contents, "A=\"b c\"\nB=\"\\\"\\$x\\\\\\`\"\n_D=\"\"\n");
+    assert_eq!((file.mode, file.owner), (0o400, (5, 6)));
+    let last = split.vm.start.mounts.last().unwrap();
+    assert_eq!(last.target, "/.runqenv");
+    let proto::Mountable::Bind { flags, .. } = &last.what else {
+        panic!("{last:?}");
+    };
+    assert!(flags.read_only);
+}
+
+#[test]
+fn a_tmpfs_by_default_does_not_hide_what_is_mounted() {
+    let config = changed(|config| {
+        config["mounts"] = json!([
+            {"destination": "/data", "type": "bind", "source": "/data"},
+            {"destination": "/tmp/sub", "type": "bind", "source": "/sub"},
+            {"destination": "/var/tmp/", "type": "tmpfs", "options": ["size=1k"]},
+        ]);
+    });
+    let split = split_with(&config, &[("tmpfs", "/tmp,/var/tmp,/other")]);
+    assert_eq!(
+        targets(&split),
+        [
+            ("/data", "volumes/0"),
+            ("/tmp", ""),
+            ("/tmp/sub", "volumes/1"),
+            ("/var/tmp", ""),
+            ("/other", ""),
+        ]
+    );
+}
+
+#[test]
+fn systemd_mounts_control_groups_itself() {
+    let config = changed(|config| push(&mut config["process"]["env"], "RUNQ_SYSTEMD=1".into()));
+    let split = split_with(&config, &[]);
+    assert!(split.vm.systemd);
+    assert!(
+        targets(&split)
+            .iter()
+            .all(|(target, _)| *target != "/sys/fs/cgroup")
+    );
+    let plain = split_with(&self::config("run"), &[]);
+    assert!(targets(&plain).contains(&("/sys/fs/cgroup", "")));
+}
