@@ -121,13 +121,9 @@ fn a_terminal_that_is_only_watched() {
 #[test]
 #[ignore = "needs Docker: make test"]
 fn attach_is_there_from_then_on() {
+    const ECHO: &str = "echo before; while read line; do echo \"<$line>\"; [ $line != quit ] || exit 6; done";
     let container = Container::new().unwrap();
-    container
-        .detach(
-            &["-i"],
-            "echo before; while read line; do echo \"<$line>\"; done; exit 6",
-        )
-        .unwrap();
+    container.detach(&["-i"], ECHO).unwrap();
     let mut attached = docker()
         .args(["attach", container.name()])
         .open_stdin()
@@ -135,8 +131,8 @@ fn attach_is_there_from_then_on() {
         .unwrap();
     attached.write("hello\n").unwrap();
     attached.wait_for("<hello>\n").unwrap();
-    attached.close_stdin();
+    attached.write("quit\n").unwrap();
     assert_code(&attached.wait().unwrap(), 6);
     let logs = container.docker(&["logs"]).unwrap();
-    assert_eq!(logs, "before\n<hello>");
+    assert_eq!(logs, "before\n<hello>\n<quit>");
 }
