@@ -3,20 +3,26 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 
-# What `make run` runs in the guest.
-CMD ?= echo "Hello from Linux $$(uname -r) in a virtual machine of its own"
+# What `make run` runs in the container.
+CMD ?= echo "Hello from Linux $$(uname -r) in a container of its own machine"
 export CMD
 
 PAYLOAD := target/payload
 TESTHOST := target/x86_64-unknown-linux-gnu/release/testhost
 
-.PHONY: build run test test-unit test-host test-boot lint check bench shell clean packages testhost
+.PHONY: build install release deb run test test-unit test-host test-boot test-docker lint check bench shell clean packages testhost
 
-# What a guest needs, and the monitor: below $(PAYLOAD).
+# An installed runq, and what tests need: below $(PAYLOAD).
 build: packages
-	cargo build --release -p vmm -p guest-init --bin runq-vmm --bin init
+	cargo build --release -p vmm -p guest-init -p runtime --bin runq-vmm --bin init --bin runq --bin proxy
 	kernel-config/build >/dev/null
 	tests/payload $(PAYLOAD)
+
+install: build
+	@packaging/install
+
+release deb: build
+	@packaging/$@
 
 run: build
 	@tests/run
@@ -24,14 +30,15 @@ run: build
 test: packages
 	@tests/all
 
-test-unit test-host test-boot: packages
+test-unit test-host test-boot test-docker: packages
 	@tests/all $(@:test-%=%)
 
 lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
-	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,packages,payload,run,shell} \
-		tests/bench/{build-initrd,run} tests/host/*.sh .ci/run
+	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,packages,payload,private-docker,run,shell,with-runq} \
+		tests/bench/{build-initrd,docker,run} tests/host/*.sh \
+		packaging/{install,version,release,deb} .ci/run
 
 check: lint test-unit
 

@@ -9,6 +9,7 @@
 pub mod event_loop;
 pub mod legacy;
 pub mod pci;
+pub mod seccomp;
 pub mod stream;
 pub mod virtio;
 

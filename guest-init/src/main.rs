@@ -5,9 +5,13 @@
 //! panic. The order of things is [`life`]'s, one module for each.
 #![cfg_attr(not(test), no_main)]
 
+mod cgroup;
 mod console;
 mod control;
+mod devices;
 mod failure;
+mod hide;
+mod limits;
 mod lookup;
 mod modules;
 mod mounts;
@@ -15,8 +19,12 @@ mod passwd;
 mod ports;
 mod process;
 mod reap;
+mod rights;
+mod root;
 mod stdio;
 mod syscalls;
+mod sysctl;
+mod tree;
 
 use std::path::Path;
 use std::sync::Arc;

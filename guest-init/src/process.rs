@@ -11,16 +11,18 @@ use libc::pid_t;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::resource::{self, setrlimit};
-use nix::unistd::{Gid, Uid, chdir, execve, pipe2, setgroups, sethostname, setresgid, setresuid};
-use proto::{Process, Resource, Rlimit, Start, User};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Uid, execve, pipe2, sethostname};
+use proto::{Process, Start};
 
 use crate::failure::Failure;
 use crate::stdio::CommandEnd;
-use crate::{lookup, mounts, passwd, syscalls};
+use crate::{cgroup, limits, lookup, passwd, rights, root, syscalls, sysctl};
 
 /// Bytes of a failure's message that are told.
 const MAX_MESSAGE: u64 = 4096;
+/// What files are created without, as in every container.
+const DEFAULT_UMASK: u32 = 0o022;
 
 /// Starts the command; its process number. It has been executed when this returns, or is gone.
 pub(crate) fn start(start: &Start, stdio: CommandEnd) -> Result<pid_t, Failure> {
@@ -79,41 +81,33 @@ fn hear(result: File) -> Result<(), Failure> {
 /// Signals have their default actions and none is blocked: init changes neither.
 fn become_command(start: &Start, stdio: CommandEnd) -> Result<Infallible, Failure> {
     let process = &start.process;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
-        .context("make mount and IPC namespaces (the kernel needs CONFIG_IPC_NS)")?;
-    mounts::enter_root(&start.root, &start.mounts)?;
-    if let Some(name) = &start.hostname {
-        sethostname(name).with_context(|| format!("set the host name {name}"))?;
-    }
+    isolate(start)?;
+    root::enter(start)?;
     stdio.attach(Uid::from_raw(process.user.uid))?;
-    for limit in &process.rlimits {
-        set_limit(limit)?;
-    }
-    chdir(process.cwd.as_str()).map_err(|errno| {
-        Failure::of_command(&format!("working directory {}", process.cwd), errno)
-    })?;
-    set_user(&process.user)?;
+    root::seal(start)?;
+    limits::set(&process.rlimits)?;
+    umask(mode(process.umask.unwrap_or(DEFAULT_UMASK)));
+    rights::take_on(process)?;
     execute(process)
 }
 
-fn set_limit(limit: &Rlimit) -> Result<()> {
-    setrlimit(kernel_resource(limit.resource), limit.soft, limit.hard)
-        .with_context(|| format!("set the resource limit {limit:?}"))
+/// Leaves init's namespaces, and sets what is set through init's /proc and /sys.
+fn isolate(start: &Start) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
+        .context("make mount and IPC namespaces (the kernel needs CONFIG_IPC_NS)")?;
+    cgroup::enter(start.pids_limit)?;
+    if let Some(score) = start.process.oom_score_adj {
+        limits::set_oom_score_adj(score)?;
+    }
+    if let Some(name) = &start.hostname {
+        sethostname(name).with_context(|| format!("set the host name {name}"))?;
+    }
+    sysctl::write(&start.sysctls)
 }
 
-/// Groups first: only root may change them.
-fn set_user(user: &User) -> Result<()> {
-    let groups: Vec<_> = user
-        .additional_gids
-        .iter()
-        .copied()
-        .map(Gid::from_raw)
-        .collect();
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    setgroups(&groups)
-        .and_then(|()| setresgid(gid, gid, gid))
-        .and_then(|()| setresuid(uid, uid, uid))
-        .with_context(|| format!("change to {user:?}"))
+/// The bits that are permissions.
+fn mode(bits: u32) -> Mode {
+    Mode::from_bits_truncate(bits & 0o777)
 }
 
 fn execute(process: &Process) -> Result<Infallible, Failure> {
@@ -125,6 +119,7 @@ fn execute(process: &Process) -> Result<Infallible, Failure> {
     let args = strings(&process.args)?;
     let file = lookup::executable(name, &process.env)?;
     let path = CString::new(file.as_os_str().as_encoded_bytes()).context("a zero byte")?;
+    rights::filter_last(process)?;
     let Err(errno) = execve(&path, &args, &env);
     Err(exec_failure(&file, errno))
 }
@@ -151,26 +146,4 @@ fn strings(strings: &[String]) -> Result<Vec<CString>> {
             .with_context(|| format!("{text:?} contains a zero byte, which the kernel cannot take"))
     };
     strings.iter().map(convert).collect()
-}
-
-fn kernel_resource(resource: Resource) -> resource::Resource {
-    use resource::Resource as Kernel;
-    match resource {
-        Resource::As => Kernel::RLIMIT_AS,
-        Resource::Core => Kernel::RLIMIT_CORE,
-        Resource::Cpu => Kernel::RLIMIT_CPU,
-        Resource::Data => Kernel::RLIMIT_DATA,
-        Resource::Fsize => Kernel::RLIMIT_FSIZE,
-        Resource::Locks => Kernel::RLIMIT_LOCKS,
-        Resource::Memlock => Kernel::RLIMIT_MEMLOCK,
-        Resource::Msgqueue => Kernel::RLIMIT_MSGQUEUE,
-        Resource::Nice => Kernel::RLIMIT_NICE,
-        Resource::Nofile => Kernel::RLIMIT_NOFILE,
-        Resource::Nproc => Kernel::RLIMIT_NPROC,
-        Resource::Rss => Kernel::RLIMIT_RSS,
-        Resource::Rtprio => Kernel::RLIMIT_RTPRIO,
-        Resource::Rttime => Kernel::RLIMIT_RTTIME,
-        Resource::Sigpending => Kernel::RLIMIT_SIGPENDING,
-        Resource::Stack => Kernel::RLIMIT_STACK,
-    }
 }

@@ -20,7 +20,7 @@ use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, sets
 use proto::{STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize};
 
 use crate::ports::OutputPort;
-use crate::{console, mounts, ports, syscalls};
+use crate::{console, devices, ports, syscalls};
 
 /// Most bytes that the kernel takes in one write to a port.
 const BUFFER_SIZE: usize = 32 << 10;
@@ -127,7 +127,7 @@ impl CommandEnd {
         let [stdin, stdout, stderr] = match self {
             Self::Pipes(pipes) => pipes,
             Self::Terminal(path) => {
-                mounts::console(&path)?;
+                devices::bind_console(&path)?;
                 controlling_terminal(&path)?
             }
         };

@@ -1,12 +1,13 @@
-//! The few system calls for which nix has no safe function, or one that cannot express all that
-//! the kernel says (real-time signals).
+//! The few system calls for which nix and rustix have no safe function, or one that cannot express
+//! all that the kernel says (real-time signals).
 #![allow(unsafe_code)]
 
 use std::fs;
 use std::io;
+use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
-use libc::{c_int, pid_t};
+use libc::{c_int, pid_t, sock_filter};
 use proto::WindowSize;
 
 /// A child that has ended, as siginfo_t tells it.
@@ -77,11 +78,64 @@ pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> io::Resu
     check(unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &raw const size) }).map(drop)
 }
 
-fn check(result: c_int) -> io::Result<c_int> {
-    match result {
-        -1 => Err(io::Error::last_os_error()),
-        result => Ok(result),
+/// Adds options, MOUNT_ATTR_..., to the mount that a descriptor is of, and perhaps to those below.
+pub(crate) fn add_mount_flags(mount: impl AsFd, flags: u64, recursive: bool) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: flags,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let result = {
+        // SAFETY: the path is a C string, and the attributes, of the size that is told, outlive the
+        // call, which writes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_fd().as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH | recursive,
+                &raw const attributes,
+                size_of::<libc::mount_attr>(),
+            )
+        }
+    };
+    check(result).map(drop)
+}
+
+/// Installs a filter of system calls for this thread and what it executes.
+pub(crate) fn set_seccomp_filter(program: &[sock_filter]) -> io::Result<()> {
+    let too_long = |_| io::Error::from_raw_os_error(libc::E2BIG);
+    let program = libc::sock_fprog {
+        len: program.len().try_into().map_err(too_long)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let result = {
+        // SAFETY: the kernel reads so many instructions, which outlive the call, and writes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
+        }
+    };
+    check(result).map(drop)
+}
+
+/// Whether the kernel has a capability of this number.
+pub(crate) fn knows_capability(number: u32) -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, number) >= 0 }
+}
+
+fn check<T: PartialOrd + From<i8>>(result: T) -> io::Result<T> {
+    if result < T::from(0) {
+        return Err(io::Error::last_os_error());
     }
+    Ok(result)
 }
 
 #[cfg(test)]

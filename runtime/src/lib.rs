@@ -14,6 +14,7 @@ pub mod cli;
 pub mod create;
 pub mod host;
 pub mod options;
+pub mod register;
 pub mod seccomp;
 pub mod spec;
 pub mod split;

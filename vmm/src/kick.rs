@@ -12,14 +12,20 @@ use std::ptr;
 use std::thread::JoinHandle;
 
 use kvm_ioctls::VcpuFd;
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 thread_local! {
     // Const-initialised and without a destructor, so that the handler may touch it at any time.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
 }
 
-extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn on_kick(number: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo to a handler that was set with SA_SIGINFO.
+    if unsafe { (*info).si_code } != libc::SI_TKILL {
+        // Not one of ours: it is meant for the process, whose first thread takes signals as events.
+        // SAFETY: neither call uses memory, and both may be made in a handler.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), number) };
+    }
     let flag = IMMEDIATE_EXIT.get();
     if !flag.is_null() {
         // SAFETY: the pointer was set by this thread's `Kickable`, which clears it before the page
@@ -43,13 +49,17 @@ pub struct Kickable<'a> {
 }
 
 impl<'a> Kickable<'a> {
-    /// On the vCPU's own thread.
-    pub fn new(vcpu: &'a mut VcpuFd) -> Self {
+    /// On the vCPU's own thread, which takes the signal even if the process holds it back.
+    ///
+    /// # Errors
+    /// As pthread_sigmask(3).
+    pub fn new(vcpu: &'a mut VcpuFd) -> io::Result<Self> {
+        unblock_signal(SIGRTMIN()).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let run: *mut kvm_bindings::kvm_run = vcpu.get_kvm_run();
         // SAFETY: `run` points to the mapped kvm_run page, so its field lies within it.
         let flag = unsafe { &raw mut (*run).immediate_exit };
         IMMEDIATE_EXIT.set(flag);
-        Self { vcpu }
+        Ok(Self { vcpu })
     }
 
     /// The vCPU, to run it.

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod session;
 pub mod signals;
 pub mod stats;
+pub mod stdio;
 pub mod terminal;
 pub mod vcpu;
 pub mod vm;

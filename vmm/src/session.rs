@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use proto::{Decoder, Error, Start, ToGuest, ToHost, WindowSize};
 use tracing::{debug, info};
 
+use crate::stats::processor_time;
+
 /// How the guest's command ended, or why it did not begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -87,9 +89,16 @@ impl Session {
         self.send(&ToGuest::Signal { number });
     }
 
-    /// Tells the guest's terminal its new size.
+    /// Tells the guest's terminal its new size, or lets it start with this one.
     pub fn resize(&mut self, rows: u16, cols: u16) {
-        self.send(&ToGuest::Resize(WindowSize { rows, cols }));
+        let size = WindowSize { rows, cols };
+        match &mut self.start {
+            Some(start) => {
+                let terminal = &mut start.process.terminal;
+                *terminal = terminal.map(|_| size);
+            }
+            None => self.send(&ToGuest::Resize(size)),
+        }
     }
 
     /// The socket is readable: takes in what the guest says.
@@ -133,14 +142,16 @@ impl Session {
         match message {
             ToHost::Hello { .. } => {
                 self.init_ready.get_or_insert(self.begun.elapsed());
-                info!(after = ?self.begun.elapsed(), "init is ready");
+                info!(cpu = ?processor_time(), after = ?self.begun.elapsed(), "init is ready");
                 if let Some(start) = self.start.take() {
                     self.send(&ToGuest::start(start));
                 }
             }
-            ToHost::Started { pid } => info!(pid, after = ?self.begun.elapsed(), "command started"),
+            ToHost::Started { pid } => {
+                info!(pid, cpu = ?processor_time(), after = ?self.begun.elapsed(), "command started")
+            }
             ToHost::Exited { code } => {
-                info!(code, after = ?self.begun.elapsed(), "command exited");
+                info!(code, cpu = ?processor_time(), after = ?self.begun.elapsed(), "command exited");
                 self.outcome = Some(Outcome::Exited(code));
             }
             ToHost::Failed { code, message } => {

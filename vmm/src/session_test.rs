@@ -1,19 +1,17 @@
 use std::io::Write;
 
 use proptest::prelude::*;
-use proto::{FileSystem, Process};
+use proto::Process;
 
 use super::*;
 
 fn orders(argument: &str) -> Start {
     Start {
-        root: FileSystem::virtiofs("root", false),
-        mounts: Vec::new(),
-        hostname: None,
         process: Process {
             args: vec![argument.to_owned()],
             ..Default::default()
         },
+        ..Default::default()
     }
 }
 
@@ -48,6 +46,24 @@ fn hello_is_answered_by_the_orders_and_exited_ends_it() {
     proto::send(&mut guest, &ToHost::Exited { code: 3 }).unwrap();
     session.readable();
     assert_eq!(session.outcome(), Some(&Outcome::Exited(3)));
+}
+
+#[test]
+fn a_size_that_comes_early_is_the_one_to_start_with() {
+    let mut orders = orders("true");
+    orders.process.terminal = Some(WindowSize { rows: 24, cols: 80 });
+    let (mut session, mut guest) = Session::new(orders, Instant::now()).unwrap();
+    session.resize(50, 132);
+    proto::send(&mut guest, &ToHost::hello()).unwrap();
+    session.readable();
+    let Ok(ToGuest::Start { start, .. }) = proto::recv(&mut guest) else {
+        panic!("the first message is not Start");
+    };
+    let size = WindowSize {
+        rows: 50,
+        cols: 132,
+    };
+    assert_eq!(start.process.terminal, Some(size));
 }
 
 #[test]

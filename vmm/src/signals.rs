@@ -1,13 +1,13 @@
 //! The signals that the monitor takes on behalf of its guest.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsRawFd, RawFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Forwarded to the guest's command, or ending us if there is none yet.
-const FORWARDED: [Signal; 7] = [
+/// The signals that a user's program commonly takes.
+const USUAL: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -17,8 +17,33 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGCONT,
 ];
 
+/// Those whose default is not to end a process: signal(7).
+const HARMLESS: [i32; 7] = [
+    libc::SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGURG,
+    libc::SIGWINCH,
+];
+
+/// Which signals are the guest's command's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Those that a user's program commonly takes. The others act on this process as ever.
+    Usual,
+    /// Every one that can be caught. A fault of this process itself still ends it: the kernel does
+    /// not hold back its signal.
+    All,
+}
+
 /// The signals as a file descriptor, for the event loop.
-pub struct Signals(SignalFd);
+pub struct Signals {
+    descriptor: SignalFd,
+    /// Whether a changed window is our terminal's, not a signal like others.
+    terminal: bool,
+}
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,25 +65,28 @@ impl Signals {
     ///
     /// # Errors
     /// As signalfd(2).
-    pub fn take() -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in FORWARDED {
-            set.add(signal);
-        }
+    pub fn take(forwarded: Forwarded) -> io::Result<Self> {
+        let mut set = match forwarded {
+            Forwarded::Usual => USUAL.into_iter().collect(),
+            Forwarded::All => SigSet::all(),
+        };
         set.add(Signal::SIGWINCH);
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self(SignalFd::with_flags(&set, flags)?))
+        Ok(Self {
+            descriptor: SignalFd::with_flags(&set, flags)?,
+            terminal: forwarded == Forwarded::Usual || io::stdin().is_terminal(),
+        })
     }
 
     /// The next signal that came, if any.
     pub fn next(&self) -> Option<Received> {
-        let number = self.0.read_signal().ok()??.ssi_signo as i32;
+        let number = self.descriptor.read_signal().ok()??.ssi_signo as i32;
         Some(match number {
-            libc::SIGWINCH => Received::WindowChanged,
+            libc::SIGWINCH if self.terminal => Received::WindowChanged,
             number => Received::ForGuest {
                 number,
-                ends: number != libc::SIGCONT,
+                ends: !HARMLESS.contains(&number),
             },
         })
     }
@@ -66,6 +94,6 @@ impl Signals {
 
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use kvm_ioctls::VcpuExit;
+use nix::time::{ClockId, clock_gettime};
 
 /// Exits that reached the monitor, by reason. Kept by each vCPU thread for itself, added at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +97,12 @@ impl fmt::Display for Stats {
             None => write!(f, "resident beside guest memory: unknown"),
         }
     }
+}
+
+/// Processor time of this process since its start, that of its guest included.
+pub fn processor_time() -> Duration {
+    // It fails on no Linux: then there is no time to tell.
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Resident memory of this process outside of `guest` (host address ranges of guest memory), in

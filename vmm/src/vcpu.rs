@@ -40,7 +40,7 @@ impl<B: Board> Vcpu<B> {
     /// # Errors
     /// When KVM cannot run the guest, or the guest does what no board knows.
     pub fn run(mut self, counts: &mut ExitCounts) -> Result<Exit> {
-        let mut kickable = Kickable::new(&mut self.fd);
+        let mut kickable = Kickable::new(&mut self.fd).context("signal of the vCPU kick")?;
         while !self.stop.load(Ordering::SeqCst) {
             let step = match kickable.vcpu().run() {
                 Ok(exit) => {

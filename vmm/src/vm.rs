@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow, bail};
 use arch::cpuid::CpuFeatures;
 use devices::event_loop::EventLoop;
+use devices::seccomp::{ANY_THREAD, Allowed};
 use devices::virtio::DeviceSpec;
 use devices::virtio::console::Streams;
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -186,10 +187,18 @@ fn spawn<B: Board>(vcpu: Vcpu<B>, event_loop: &EventLoop) -> io::Result<VcpuThre
         .name(format!("vcpu{}", vcpu.index))
         .spawn(move || {
             let mut counts = ExitCounts::default();
-            let result = vcpu.run(&mut counts);
+            let result = restrict_vcpu_thread().and_then(|()| vcpu.run(&mut counts));
             stopper.stop();
             (result, counts)
         })
+}
+
+/// A vCPU thread runs the guest, decodes registers, binds interrupts, and wakes others.
+fn restrict_vcpu_thread() -> Result<()> {
+    Allowed::calls(ANY_THREAD)
+        .with_kvm(&[])
+        .and_then(Allowed::restrict_thread)
+        .context("system call filter of a vCPU thread")
 }
 
 /// The end that the guest itself came to, if any vCPU did, else that we stopped them all.

@@ -26,6 +26,32 @@ pub enum Error {
     },
 }
 
+/// Where the kernel's messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// The machine's simple console, from early on.
+    Serial,
+    /// The virtio console, once the kernel has found it.
+    Virtio,
+    /// Nowhere.
+    None,
+}
+
+impl Console {
+    /// What every kernel of ours is told, with its console.
+    ///
+    /// `panic=-1`: a kernel that panics resets at once, which ends the VM. `nr_uarts`: no probing of
+    /// serial ports that a PC might have. `reboot=a`: by ACPI's reset register; a kernel with EFI
+    /// takes ACPI's reduced hardware for a sign of EFI, and without it jumps to a BIOS.
+    pub fn parameters(self) -> &'static str {
+        match self {
+            Self::Serial => "console=ttyS0 8250.nr_uarts=1 panic=-1 reboot=a",
+            Self::Virtio => "console=hvc0 8250.nr_uarts=0 panic=-1 reboot=a",
+            Self::None => "quiet 8250.nr_uarts=0 panic=-1 reboot=a",
+        }
+    }
+}
+
 /// A checked kernel command line: printable ASCII, at most [`MAX_LENGTH`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine(String);

@@ -3,7 +3,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{FileSystem, Mount, MountFlags, Process, Resource, Rlimit, Start, User, WindowSize};
+use crate::{
+    Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
+    Resource, Rlimit, Root, Start, User, WindowSize,
+};
 
 fn flags() -> impl Strategy<Value = MountFlags> {
     any::<[bool; 4]>().prop_map(|[read_only, nosuid, nodev, noexec]| MountFlags {
@@ -23,11 +26,51 @@ fn file_system() -> impl Strategy<Value = FileSystem> {
     })
 }
 
-fn mount() -> impl Strategy<Value = Mount> {
-    (".*", file_system()).prop_map(|(target, file_system)| Mount {
-        target,
+fn root() -> impl Strategy<Value = Root> {
+    (file_system(), ".*", any::<bool>()).prop_map(|(file_system, path, read_only)| Root {
         file_system,
+        path,
+        read_only,
     })
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let what = prop_oneof![
+        file_system().prop_map(Mountable::FileSystem),
+        file_system().prop_map(Mountable::Optional),
+        (".*", flags()).prop_map(|(path, flags)| Mountable::Bind { path, flags }),
+    ];
+    (".*", what).prop_map(|(target, what)| Mount { target, what })
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    (".*", any::<bool>(), any::<[u32; 5]>()).prop_map(
+        |(path, block, [major, minor, mode, uid, gid])| Device {
+            path,
+            block,
+            major,
+            minor,
+            mode,
+            uid,
+            gid,
+        },
+    )
+}
+
+fn capabilities() -> impl Strategy<Value = Capabilities> {
+    any::<[u64; 5]>().prop_map(|[bounding, effective, inheritable, permitted, ambient]| {
+        Capabilities {
+            bounding,
+            effective,
+            inheritable,
+            permitted,
+            ambient,
+        }
+    })
+}
+
+fn instruction() -> impl Strategy<Value = FilterInstruction> {
+    any::<(u16, u8, u8, u32)>().prop_map(|(code, jt, jf, k)| FilterInstruction { code, jt, jf, k })
 }
 
 fn window() -> impl Strategy<Value = WindowSize> {
@@ -57,38 +100,75 @@ fn user() -> impl Strategy<Value = User> {
     })
 }
 
-fn process() -> impl Strategy<Value = Process> {
+/// Of a process, what is beside its rights.
+fn unprivileged() -> impl Strategy<Value = Process> {
     (
         vec(".*", 0..5),
         vec(".*", 0..5),
         ".*",
-        user(),
         vec(rlimit(), 0..4),
+        option::of(any::<u32>()),
+        option::of(any::<i32>()),
         option::of(window()),
     )
-        .prop_map(|(args, env, cwd, user, rlimits, terminal)| Process {
-            args,
-            env,
-            cwd,
-            user,
-            rlimits,
-            terminal,
-        })
+        .prop_map(
+            |(args, env, cwd, rlimits, umask, oom_score_adj, terminal)| Process {
+                args,
+                env,
+                cwd,
+                rlimits,
+                umask,
+                oom_score_adj,
+                terminal,
+                ..Default::default()
+            },
+        )
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    (
+        unprivileged(),
+        user(),
+        option::of(capabilities()),
+        any::<bool>(),
+        vec(instruction(), 0..9),
+    )
+        .prop_map(
+            |(process, user, capabilities, no_new_privileges, seccomp)| Process {
+                user,
+                capabilities,
+                no_new_privileges,
+                seccomp,
+                ..process
+            },
+        )
 }
 
 fn start() -> impl Strategy<Value = Start> {
+    let paths = || vec(".*", 0..3);
     (
-        file_system(),
+        root(),
         vec(mount(), 0..4),
+        vec(device(), 0..3),
         option::of(".*"),
+        vec((".*", ".*"), 0..3),
+        (paths(), paths()),
+        option::of(any::<u64>()),
         process(),
     )
-        .prop_map(|(root, mounts, hostname, process)| Start {
-            root,
-            mounts,
-            hostname,
-            process,
-        })
+        .prop_map(
+            |(root, mounts, devices, hostname, sysctls, paths, pids_limit, process)| Start {
+                root,
+                mounts,
+                devices,
+                hostname,
+                sysctls,
+                masked_paths: paths.0,
+                read_only_paths: paths.1,
+                pids_limit,
+                process,
+            },
+        )
 }
 
 fn to_guest() -> impl Strategy<Value = ToGuest> {

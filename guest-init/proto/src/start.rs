@@ -1,26 +1,33 @@
 //! What init is told to mount and to run.
+//!
+//! People write it, too, as JSON in files of options: there a field that is left out has its default,
+//! and one that does not exist is an error. The messages know neither.
 
 use serde::{Deserialize, Serialize};
 
 /// Everything that init needs to know to run one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Start {
     /// The command's root file system.
     pub root: Root,
     /// Mounted inside the root, in this order, after /proc, /dev and /dev/pts, which every command
     /// has.
     pub mounts: Vec<Mount>,
-    /// Device nodes beside those that /dev has anyway; the guest's kernel must have the device.
+    /// Device nodes beside those that /dev has anyway (the OCI runtime specification's default
+    /// devices); made after all mounts. Whether the kernel knows the device shows when it is opened.
     pub devices: Vec<Device>,
     /// Name of the guest; unset, it keeps the kernel's default.
     pub hostname: Option<String>,
-    /// Kernel settings, in this order: name (with dots, as sysctl(8) has it) and value.
+    /// Kernel settings, in this order: name (with dots or slashes, as sysctl(8) has it) and value. A
+    /// name that the kernel does not know is a failure, except below net.ipv6 if it has no IPv6.
     pub sysctls: Vec<(String, String)>,
     /// Absolute paths that the command shall not see; those that are not there are passed over.
     pub masked_paths: Vec<String>,
     /// Absolute paths that the command shall not change; those that are not there are passed over.
     pub read_only_paths: Vec<String>,
-    /// Most processes and threads that the command and its children may be together.
+    /// Most processes and threads that the command and its children may be together; unset: as many
+    /// as the kernel has room for.
     pub pids_limit: Option<u64>,
     /// The command.
     pub process: Process,
@@ -28,6 +35,7 @@ pub struct Start {
 
 /// The root file system of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Root {
     /// What to mount, where the command does not see it.
     pub file_system: FileSystem,
@@ -40,6 +48,7 @@ pub struct Root {
 
 /// A file system, as mount(2) takes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FileSystem {
     /// Type, for example `virtiofs`.
     pub fstype: String,
@@ -68,9 +77,13 @@ impl FileSystem {
 
 /// Something to mount, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     /// Absolute path in the root, where links lead nowhere else; it is created if it is missing: a
     /// directory, or an empty file for a bind mount of a file.
+    ///
+    /// A tmpfs takes the permissions of the directory that it covers, unless its data has a mode;
+    /// a read-only one becomes so after all others were mounted, perhaps in it.
     pub target: String,
     /// What to mount there.
     pub what: Mountable,
@@ -94,6 +107,7 @@ pub enum Mountable {
 
 /// Mount options that all file systems know. Default: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct MountFlags {
     /// Nothing can be written.
     pub read_only: bool,
@@ -107,18 +121,20 @@ pub struct MountFlags {
 
 /// The command: what the OCI runtime specification calls `process`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Process {
     /// The command and its arguments. A command without a slash is searched in the PATH of `env`.
     pub args: Vec<String>,
     /// Environment, each `NAME=value`. HOME is added from the root's /etc/passwd if it is missing.
     pub env: Vec<String>,
-    /// Absolute path of the working directory in the root.
+    /// Absolute path of the working directory in the root; created if it is missing.
     pub cwd: String,
     /// Whose rights the command has.
     pub user: User,
     /// Resource limits to set; the others stay the kernel's.
     pub rlimits: Vec<Rlimit>,
-    /// Unset: all that the guest's kernel knows.
+    /// Those that the kernel does not know are passed over. Unset: none is taken away, so that root
+    /// has all that the kernel knows.
     pub capabilities: Option<Capabilities>,
     /// Executing a program can give no more rights, by its set-user-id bit for one.
     pub no_new_privileges: bool,
@@ -126,14 +142,17 @@ pub struct Process {
     pub seccomp: Vec<FilterInstruction>,
     /// File mode creation mask; unset: 0022.
     pub umask: Option<u32>,
-    /// How soon the kernel ends it for want of memory, -1000 to 1000; unset: 0.
+    /// How soon the kernel ends it for want of memory, -1000 to 1000, as proc_pid_oom_score_adj(5);
+    /// unset: 0.
     pub oom_score_adj: Option<i32>,
     /// Run on a terminal of this size instead of three pipes.
     pub terminal: Option<WindowSize>,
 }
 
-/// The capability sets of capabilities(7), bit N for capability N.
+/// The capability sets of capabilities(7), bit N for capability N, as the process has them when it
+/// executes the command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "named and described in capabilities(7)")]
 pub struct Capabilities {
     pub bounding: u64,
@@ -145,6 +164,7 @@ pub struct Capabilities {
 
 /// One instruction of a filter, `struct sock_filter` of linux/filter.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FilterInstruction {
     /// Operation.
     pub code: u16,
@@ -158,6 +178,7 @@ pub struct FilterInstruction {
 
 /// A device node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Device {
     /// Absolute path in the root.
     pub path: String,
@@ -167,7 +188,7 @@ pub struct Device {
     pub major: u32,
     /// Minor number.
     pub minor: u32,
-    /// Permissions.
+    /// Permissions, whatever the umask.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
@@ -177,6 +198,7 @@ pub struct Device {
 
 /// User and groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct User {
     /// User.
     pub uid: u32,
@@ -188,6 +210,7 @@ pub struct User {
 
 /// Size of a terminal's window in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WindowSize {
     /// Lines.
     pub rows: u16,
@@ -197,6 +220,7 @@ pub struct WindowSize {
 
 /// A resource limit, in the units of setrlimit(2); `u64::MAX` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rlimit {
     /// What is limited.
     pub resource: Resource,

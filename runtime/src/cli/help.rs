@@ -37,6 +37,8 @@ Commands:
   create, run         a container, in a virtual machine
   exec                refused: docker exec does not reach into the VM yet
   check               is this host fit for runq? What is missing, and what to do about it
+  register [FILE]     make the runtime known to Docker, in /etc/docker/daemon.json
+  unregister [FILE]   take that back
   help COMMAND        runc's help on a command
 
 All other commands and all other options are runc's, and pass to it as they are.

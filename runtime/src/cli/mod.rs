@@ -7,11 +7,12 @@ mod runc;
 
 use std::env;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::register::{self, DAEMON_JSON};
 use crate::{check, create};
 use args::CommandLine;
 use report::Report;
@@ -74,8 +75,35 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
         "exec" if !asks_for_help(line) => exec(line),
+        "register" => register_with_docker(line, |file| {
+            register::register(file, &installed().join("runq"))
+        }),
+        "unregister" => register_with_docker(line, register::unregister),
         _ => Err(Runc::find(line)?.exec(line)),
     }
+}
+
+/// The folder where runq is installed.
+fn installed() -> PathBuf {
+    env::var_os("RUNQ_ROOT").map_or(PathBuf::from(INSTALLED), PathBuf::from)
+}
+
+/// Changes Docker's configuration, or another file that is named, and says what is left to do.
+fn register_with_docker(
+    line: &CommandLine,
+    change: impl FnOnce(&Path) -> Result<bool>,
+) -> Result<ExitCode> {
+    let file = match &line.command[..] {
+        [_] => Path::new(DAEMON_JSON),
+        [_, file] => Path::new(file),
+        [name, ..] => bail!("{}: one file at most", name.display()),
+        [] => bail!("no command"),
+    };
+    let file_name = file.display();
+    print(&match change(file)? {
+        true => format!("{file_name}: changed; tell Docker: systemctl reload docker\n"),
+        false => format!("{file_name}: nothing to change\n"),
+    })
 }
 
 /// `runq create --help` and nothing else: where there is more, `--help` might be a value.
@@ -88,10 +116,6 @@ fn print(text: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn root() -> PathBuf {
-    env::var_os("RUNQ_ROOT").map_or(PathBuf::from(INSTALLED), PathBuf::from)
-}
-
 /// Shows how fit the host is.
 fn check(line: &CommandLine) -> Result<ExitCode> {
     if let Some(argument) = line.command.get(1) {
@@ -99,7 +123,7 @@ fn check(line: &CommandLine) -> Result<ExitCode> {
     }
     let runc = Runc::find(line);
     let runc = runc.as_ref().map(Runc::path);
-    let findings = check::findings(&root(), runc.map_err(|error| anyhow!("{error:#}")));
+    let findings = check::findings(&installed(), runc.map_err(|error| anyhow!("{error:#}")));
     print(&check::table(&findings))?;
     match check::is_fit(&findings) {
         true => Ok(ExitCode::SUCCESS),
@@ -120,7 +144,7 @@ fn create(line: &CommandLine) -> Result<ExitCode> {
     let bundle = line
         .option(&["bundle", "b"], &CREATE_VALUES)
         .unwrap_or_else(|| PathBuf::from("."));
-    let rewritten = create::rewrite(&bundle, &root(), &line.ours)?;
+    let rewritten = create::rewrite(&bundle, &installed(), &line.ours)?;
     let error = runc.exec(line);
     drop(rewritten);
     Err(error)

@@ -104,13 +104,18 @@ impl Guest {
     /// # Errors
     /// When the payload has none.
     pub fn bare() -> Result<Self> {
-        Ok(Self {
-            program: payload("runq-vmm")?.into(),
+        Ok(Self::program(payload("runq-vmm")?))
+    }
+
+    /// Any other program that has to do with guests.
+    pub fn program(program: impl Into<OsString>) -> Self {
+        Self {
+            program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
             input: Input::Empty,
             timeout: TIMEOUT,
-        })
+        }
     }
 
     /// A guest with the lean kernel that runs a command from this root.

@@ -1,26 +1,21 @@
 //! From the options of the command line to a machine that is ready to run.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use arch::cmdline::CommandLine;
+use arch::cmdline::{CommandLine, Console};
 use arch::cpuid::CpuFeatures;
 use devices::event_loop::EventLoop;
-use devices::stream::{Input, Output};
-use devices::virtio::console::{self, ConsoleHandle, NamedPort, Streams};
+use devices::virtio::console::{ConsoleHandle, NamedPort, Streams};
 use devices::virtio::{DeviceSpec, fs, rng};
-use proto::{FileSystem, Process, Start, WindowSize};
 use vmm::board::Boot;
 use vmm::control::{Control, Progress};
 use vmm::kvm;
 use vmm::session::Session;
-use vmm::signals::Signals;
-use vmm::terminal;
+use vmm::signals::{Forwarded, Signals};
+use vmm::stdio;
 use vmm::vm::{Config, Vm};
 
 use super::options::{ConsoleKind, Options, ROOT_TAG};
@@ -29,22 +24,21 @@ use super::options::{ConsoleKind, Options, ROOT_TAG};
 const INSTALLED_KERNEL: &str = "/var/lib/runq/vm/kernel";
 const INSTALLED_INITRD: &str = "/var/lib/runq/vm/initrd";
 const DEFAULT_MEMORY: u64 = 256 << 20;
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Options {
     /// Where the kernel's messages go.
     fn console(&self) -> ConsoleKind {
         match self.console {
             Some(kind) => kind,
-            None if self.command.is_empty() => ConsoleKind::Serial,
-            None => ConsoleKind::None,
+            None if self.runs_command() => ConsoleKind::None,
+            None => ConsoleKind::Serial,
         }
     }
 
     /// Whether the guest has virtio devices, which are on the PCI bus.
     fn has_bus(&self) -> bool {
         let shares = self.rootfs.is_some() || !self.shares.is_empty();
-        shares || !self.command.is_empty() || self.console() == ConsoleKind::Virtio
+        shares || self.runs_command() || self.console() == ConsoleKind::Virtio
     }
 
     /// The whole kernel command line.
@@ -52,17 +46,14 @@ impl Options {
     /// # Errors
     /// When it is too long, or not plain text.
     pub(super) fn kernel_command_line(&self) -> Result<CommandLine> {
-        // panic=-1: a kernel that panics resets at once, which ends the VM. nr_uarts: no probing of
-        // serial ports that a PC might have. reboot=a: by ACPI's reset register; a kernel with EFI
-        // takes ACPI's reduced hardware for a sign of EFI, and without it jumps to a BIOS.
         let base = match self.console() {
-            ConsoleKind::Serial => "console=ttyS0 8250.nr_uarts=1 panic=-1 reboot=a",
-            ConsoleKind::Virtio => "console=hvc0 8250.nr_uarts=0 panic=-1 reboot=a",
-            ConsoleKind::None => "quiet 8250.nr_uarts=0 panic=-1 reboot=a",
+            ConsoleKind::Serial => Console::Serial,
+            ConsoleKind::Virtio => Console::Virtio,
+            ConsoleKind::None => Console::None,
         };
         // Else Linux on a processor of AMD's looks for host bridges, 230 exits.
         let no_bus = (!self.has_bus()).then_some("pci=off");
-        let parts = [base].into_iter().chain(no_bus);
+        let parts = [base.parameters()].into_iter().chain(no_bus);
         let line = parts
             .chain(self.cmdline.as_deref())
             .collect::<Vec<_>>()
@@ -71,10 +62,7 @@ impl Options {
     }
 
     fn boot(&self) -> Result<Boot> {
-        let installed = self
-            .rootfs
-            .is_some()
-            .then(|| PathBuf::from(INSTALLED_INITRD));
+        let installed = self.runs_command().then(|| PathBuf::from(INSTALLED_INITRD));
         Ok(Boot {
             kernel: self
                 .kernel
@@ -93,42 +81,22 @@ impl Options {
         let text = self.cpu.as_deref().unwrap_or("host");
         CpuFeatures::parse(text).map_err(|e| anyhow!("--cpu {text}: {e}"))
     }
-
-    fn start(&self) -> Start {
-        let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
-        let size = terminal::size(io::stdin()).map(|(rows, cols)| WindowSize { rows, cols });
-        let mut env = vec![DEFAULT_PATH.to_owned()];
-        env.extend(size.and(term.ok()));
-        Start {
-            root: FileSystem::virtiofs(ROOT_TAG, false),
-            mounts: Vec::new(),
-            hostname: Some("runq".to_owned()),
-            process: Process {
-                args: self.command.clone(),
-                env,
-                cwd: "/".to_owned(),
-                terminal: size,
-                ..Default::default()
-            },
-        }
-    }
 }
 
 /// Builds the machine. How the command is doing can be seen in what comes back with it.
 pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<Progress>>)> {
-    let signals = Signals::take().context("signals")?;
+    let signals = Signals::take(Forwarded::Usual).context("signals")?;
     fs::raise_open_files_limit().context("limit of open files")?;
     let kvm = kvm::open()?;
     kvm::check_runs_linux()?;
     let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
 
-    let (session, ports) = match options.command.is_empty() {
-        true => (None, Vec::new()),
-        false => {
-            let start = options.start();
+    let (session, ports) = match options.start() {
+        None => (None, Vec::new()),
+        Some(start) => {
             let terminal = start.process.terminal.is_some();
             let (session, control) = Session::new(start, begun).context("control port")?;
-            (Some(session), command_ports(control, terminal)?)
+            (Some(session), stdio::command_ports(control, terminal)?)
         }
     };
     let (console, size) = virtio_console(options, ports)?.unzip();
@@ -155,28 +123,6 @@ pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<
     Ok((Vm::new(&kvm, config, event_loop)?, progress))
 }
 
-/// The ports that init knows by name.
-fn command_ports(control: UnixStream, terminal: bool) -> Result<Vec<NamedPort>> {
-    let named = |name: &str, input, output| NamedPort {
-        name: name.to_owned(),
-        streams: Streams { input, output },
-    };
-    let control_out = control.try_clone().context("control port")?;
-    let mut ports = vec![
-        named(
-            proto::CONTROL_PORT,
-            Some(Input::new(OwnedFd::from(control))?),
-            Some(Output::new(OwnedFd::from(control_out))?),
-        ),
-        named(proto::STDIN_PORT, Some(stdin()?), None),
-        named(proto::STDOUT_PORT, None, Some(output(io::stdout())?)),
-    ];
-    if !terminal {
-        ports.push(named(proto::STDERR_PORT, None, Some(output(io::stderr())?)));
-    }
-    Ok(ports)
-}
-
 /// The console device, if it has any use.
 fn virtio_console(
     options: &Options,
@@ -187,14 +133,7 @@ fn virtio_console(
         ConsoleKind::Serial | ConsoleKind::None if ports.is_empty() => return Ok(None),
         ConsoleKind::Serial | ConsoleKind::None => Streams::default(),
     };
-    let (rows, columns) = terminal::size(io::stdin()).unwrap_or_default();
-    let size = ConsoleHandle::new(columns, rows).context("console")?;
-    let config = console::Config {
-        console,
-        ports,
-        size: size.clone(),
-    };
-    Ok(Some((DeviceSpec::Console(config), size)))
+    stdio::console(console, ports).map(Some)
 }
 
 fn simple_console(options: &Options) -> Result<Option<Streams>> {
@@ -206,14 +145,14 @@ fn simple_console(options: &Options) -> Result<Option<Streams>> {
 
 /// The kernel's console is ours, unless a command has stdin and stdout.
 fn console_streams(options: &Options) -> Result<Streams> {
-    Ok(match options.command.is_empty() {
-        true => Streams {
-            input: Some(stdin()?),
-            output: Some(output(io::stdout())?),
-        },
+    Ok(match options.runs_command() {
         false => Streams {
+            input: Some(stdio::stdin()?),
+            output: Some(stdio::stdout()?),
+        },
+        true => Streams {
             input: None,
-            output: Some(output(io::stderr())?),
+            output: Some(stdio::stderr()?),
         },
     })
 }
@@ -236,20 +175,4 @@ fn shares(options: &Options) -> Vec<DeviceSpec> {
             })
         })
         .collect()
-}
-
-fn stdin() -> Result<Input> {
-    let fd = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .context("standard input")?;
-    Input::new(fd).context("standard input")
-}
-
-fn output(stream: impl AsFd) -> Result<Output> {
-    let fd = stream
-        .as_fd()
-        .try_clone_to_owned()
-        .context("standard output")?;
-    Output::new(fd).context("standard output")
 }

@@ -2,6 +2,7 @@
 
 mod machine;
 mod options;
+mod start;
 
 use std::ffi::OsString;
 use std::io;
@@ -107,7 +108,7 @@ fn run(options: &Options, begun: Instant) -> Result<u8> {
     if options.stats {
         eprintln!("{}", stats(&ended, &progress)?);
     }
-    Ok(verdict(ended.exit, &progress, !options.command.is_empty()))
+    Ok(verdict(ended.exit, &progress, options.runs_command()))
 }
 
 fn stats(ended: &Ended, progress: &Progress) -> Result<Stats> {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, ValueEnum};
+use proto::Start;
 use serde::{Deserialize, Deserializer};
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,9 @@ usage; 3: the guest asked for a reset; 4: triple fault; 5: the guest's kernel pa
 #[command(name = "runq-vmm", version, after_help = EXAMPLES)]
 pub(super) struct Cli {
     /// Read options from a JSON file: the long names below as keys, "command" as a list. What the
-    /// command line says comes first
+    /// command line says comes first. The key "start" has all that init can be told, as an object
+    /// like proto's Start, in place of "rootfs" and "command": {"start": {"root": {"file_system":
+    /// {"fstype": "virtiofs", "source": "TAG"}}, "process": {"args": ["/bin/sh"], "cwd": "/"}}}
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -91,6 +94,11 @@ pub(super) struct Options {
     /// Print each exit of the guest to stderr
     #[arg(long)]
     pub trace: bool,
+
+    /// What init is told, in place of what the root directory and the command make of it: to see
+    /// without a container what init does for one.
+    #[arg(skip)]
+    pub start: Option<Box<Start>>,
 
     /// Command to run as root in the guest's root directory, and its arguments
     #[arg(last = true, value_name = "COMMAND")]
@@ -154,6 +162,7 @@ impl Options {
             console: self.console.or(file.console),
             stats: self.stats || file.stats,
             trace: self.trace || file.trace,
+            start: self.start.or(file.start),
             command: list(self.command, file.command),
         }
     }
@@ -173,16 +182,24 @@ impl Options {
         }
         self.features()?;
         self.kernel_command_line()?;
-        match (&self.rootfs, self.command.is_empty()) {
-            (Some(_), true) => bail!("--rootfs: no command: add -- COMMAND [ARGS]"),
-            (None, false) => {
-                bail!(
-                    "command {:?}: no root directory: add --rootfs DIR",
-                    self.command[0]
-                );
+        self.check_command()?;
+        self.check_tags()
+    }
+
+    fn check_command(&self) -> Result<()> {
+        match (&self.start, &self.rootfs, self.command.first()) {
+            (Some(_), _, Some(command)) => {
+                bail!("command {command:?}: \"start\" in --config names one: remove either")
             }
-            _ => {}
+            (None, Some(_), None) => bail!("--rootfs: no command: add -- COMMAND [ARGS]"),
+            (None, None, Some(command)) => {
+                bail!("command {command:?}: no root directory: add --rootfs DIR")
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn check_tags(&self) -> Result<()> {
         let mut tags: Vec<&str> = self.shares.iter().map(|share| share.tag.as_str()).collect();
         if self.rootfs.is_some() {
             tags.push(ROOT_TAG);

@@ -98,6 +98,22 @@ fn unknown_fields_are_refused_by_name() {
 }
 
 #[test]
+fn a_file_can_say_all_that_init_is_told() {
+    let json = r#"{"start": {"hostname": "h", "process": {"args": ["a"], "umask": 7}}}"#;
+    let options: Options = serde_json::from_str(json).unwrap();
+    let start = options.start().unwrap();
+    assert_eq!(start.hostname.as_deref(), Some("h"));
+    assert_eq!(start.process.umask, Some(7));
+    options.check().unwrap();
+
+    let error = parse(&["--", "ls"]).or(options).check().unwrap_err();
+    assert!(error.to_string().contains("\"ls\""), "{error}");
+    let wrong = r#"{"start": {"process": {"arg": ["a"]}}}"#;
+    let error = serde_json::from_str::<Options>(wrong).unwrap_err();
+    assert!(error.to_string().contains("`arg`"), "{error}");
+}
+
+#[test]
 fn what_is_wrong_in_itself_is_found_and_named() {
     let wrong = |args: &[&str]| parse(args).check().unwrap_err().to_string();
     assert!(wrong(&["--cpus", "0"]).contains("--cpus 0"));

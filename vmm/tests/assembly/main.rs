@@ -263,7 +263,7 @@ fn a_kick_before_kvm_run_is_not_lost() {
     let (ready, is_ready) = mpsc::channel();
     let (go, may_go) = mpsc::channel::<()>();
     let vcpu = thread::spawn(move || {
-        let mut kickable = Kickable::new(&mut machine.vcpu);
+        let mut kickable = Kickable::new(&mut machine.vcpu).unwrap();
         ready.send(()).unwrap();
         may_go.recv().unwrap();
         // The kick came when the thread was not in KVM_RUN: the guest, which spins for ever, must

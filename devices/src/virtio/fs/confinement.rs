@@ -14,6 +14,8 @@ use nix::unistd::{chdir, chroot};
 use tracing::debug;
 use virtiofsd::oslib::dropsupgroups;
 
+use crate::seccomp::{ANY_THREAD, Allowed};
+
 /// What the threads need of root's privileges, in order to act as the guest's users.
 const CAPABILITIES: [&str; 9] = [
     "CHOWN",
@@ -27,6 +29,73 @@ const CAPABILITIES: [&str; 9] = [
     "SETUID",
 ];
 
+/// What the threads ask of the kernel beside [`ANY_THREAD`]'s.
+const CALLS: [libc::c_long; 61] = [
+    // Waiting for requests, and threads for slow ones.
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_wait,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_set_robust_list,
+    libc::SYS_unshare,
+    // Acting for a user: the library drops CAP_FSETID for a write that shall clear a set-user-id bit.
+    libc::SYS_capget,
+    libc::SYS_capset,
+    libc::SYS_getegid,
+    libc::SYS_geteuid,
+    libc::SYS_setgroups,
+    libc::SYS_setresgid,
+    libc::SYS_setresuid,
+    libc::SYS_umask,
+    // Files and directories.
+    libc::SYS_copy_file_range,
+    libc::SYS_dup,
+    libc::SYS_fallocate,
+    libc::SYS_fchdir,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_fdatasync,
+    libc::SYS_fgetxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_flock,
+    libc::SYS_fremovexattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_getdents64,
+    libc::SYS_getxattr,
+    libc::SYS_linkat,
+    libc::SYS_listxattr,
+    libc::SYS_lseek,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_newfstatat,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_readlinkat,
+    libc::SYS_removexattr,
+    libc::SYS_renameat2,
+    libc::SYS_setxattr,
+    libc::SYS_statx,
+    libc::SYS_symlinkat,
+    libc::SYS_syncfs,
+    libc::SYS_unlinkat,
+    libc::SYS_utimensat,
+];
 /// What a confined thread needs from outside.
 pub(super) struct Outside {
     /// /proc/self/fd, by which the library opens what it holds anew.
@@ -54,6 +123,11 @@ pub(super) fn confine(directory: &Path) -> io::Result<Outside> {
     chdir("/")?;
     drop_privileges()?;
     Ok(outside)
+}
+
+/// Leaves this thread, and those that it starts, only the system calls that serving files needs.
+pub(super) fn restrict_calls() -> io::Result<()> {
+    Allowed::calls(ANY_THREAD.into_iter().chain(CALLS)).restrict_thread()
 }
 
 /// Gives this thread root and working directories and a umask of its own, which start out as those

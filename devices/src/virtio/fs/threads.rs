@@ -16,7 +16,7 @@ use tracing::warn;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Config;
-use super::confinement::own_directories;
+use super::confinement::{own_directories, restrict_calls};
 use super::passthrough::Share;
 use super::session::{Request, Session};
 use crate::virtio::{Chain, DeviceError, VirtQueue};
@@ -62,7 +62,11 @@ impl Threads {
         let name = format!("fs-{}", config.tag);
         let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
         let first = thread.spawn(move || {
-            let share = match Share::new(&config) {
+            let shared = Share::new(&config).and_then(|share| {
+                restrict_calls()?;
+                Ok(share)
+            });
+            let share = match shared {
                 Ok(share) => share,
                 Err(error) => return drop(result.send(Err(error))),
             };

@@ -1,0 +1,163 @@
+//! The command's root: all the files that it can reach.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::mount::{MntFlags, umount2};
+use proto::{FileSystem, Mount, Mountable, Root, Start};
+
+use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
+use crate::tree::{self, Tree};
+use crate::{devices, hide};
+
+/// Where the root's file system is mounted until all that is wanted of it was taken.
+const FILES: &str = "/files";
+
+/// Something to mount, while the path to where it comes from need not be there any more.
+enum Source<'a> {
+    FileSystem(&'a FileSystem),
+    Optional(&'a FileSystem),
+    Bind(Tree),
+}
+
+/// Makes the command's file systems the only ones that this process sees, and its root the root.
+///
+/// Call it in the new PID, mount, IPC and cgroup namespaces: /proc, /dev/mqueue and cgroup file
+/// systems show those.
+pub(crate) fn enter(start: &Start) -> Result<()> {
+    let (root, sources) = take(&start.root, &start.mounts)?;
+    let terminals = Tree::copy(AT_FDCWD, TERMINALS)?;
+    for own in [FILES, "/dev", "/sys", "/proc"] {
+        umount2(own, MntFlags::MNT_DETACH).with_context(|| format!("unmount init's {own}"))?;
+    }
+    root.become_root()?;
+
+    // From here on, links in the root cannot lead out of it.
+    mount_at("/proc", "proc", "proc", NO_SUID_DEV_EXEC, "")?;
+    devices::mount(terminals)?;
+    for (mount, source) in start.mounts.iter().zip(sources) {
+        place(&mount.target, source)?;
+    }
+    devices::create(&start.devices)?;
+    create_working_directory(&start.process.cwd)
+}
+
+/// Forbids what the command may not do with its files: when all that init makes there is made.
+pub(crate) fn seal(start: &Start) -> Result<()> {
+    for mount in &start.mounts {
+        if let Mountable::FileSystem(fs) | Mountable::Optional(fs) = &mount.what
+            && is_sealed_later(fs)
+        {
+            tree::make_read_only(&mount.target)?;
+        }
+    }
+    if start.root.read_only {
+        tree::make_read_only("/")?;
+    }
+    for path in &start.read_only_paths {
+        hide::make_read_only(path)?;
+    }
+    for path in &start.masked_paths {
+        hide::mask(path)?;
+    }
+    Ok(())
+}
+
+/// The root, and for each mount its source.
+fn take<'a>(root: &Root, mounts: &'a [Mount]) -> Result<(Tree, Vec<Source<'a>>)> {
+    mounts::mount_file_system(FILES, &root.file_system).context("the root")?;
+    let files = tree::open(FILES)?;
+    let sources = mounts
+        .iter()
+        .map(|mount| source(&files, &mount.what).with_context(|| mount.target.clone()))
+        .collect::<Result<_>>()?;
+    let root = Tree::copy(&files, &root.path).context("the root")?;
+    Ok((root, sources))
+}
+
+fn source<'a>(files: &fs::File, what: &'a Mountable) -> Result<Source<'a>> {
+    Ok(match what {
+        Mountable::FileSystem(fs) => Source::FileSystem(fs),
+        Mountable::Optional(fs) => Source::Optional(fs),
+        Mountable::Bind { path, flags } => {
+            let tree = Tree::copy(files, path)?;
+            tree.restrict(mounts::flags(*flags))?;
+            Source::Bind(tree)
+        }
+    })
+}
+
+fn place(target: &str, source: Source) -> Result<()> {
+    match source {
+        Source::Bind(tree) => tree.attach(target),
+        Source::FileSystem(fs) => mount_file_system(target, fs),
+        Source::Optional(fs) => match mount_file_system(target, fs) {
+            Err(error) if error.downcast_ref() == Some(&Errno::ENODEV) => Ok(()),
+            mounted => mounted,
+        },
+    }
+}
+
+fn mount_file_system(target: &str, fs: &FileSystem) -> Result<()> {
+    if fs.fstype != "tmpfs" {
+        return mounts::mount_file_system(target, fs);
+    }
+    let mut fs = fs.clone();
+    fs.flags.read_only = false;
+    if let Ok(covered) = fs::metadata(target) {
+        fs.data = with_mode(&fs.data, covered.permissions().mode() & 0o7777);
+    }
+    mounts::mount_file_system(target, &fs)
+}
+
+/// A tmpfs is empty, so that a read-only one may need mount points first.
+fn is_sealed_later(fs: &FileSystem) -> bool {
+    fs.fstype == "tmpfs" && fs.flags.read_only
+}
+
+/// Options of a tmpfs, with this mode unless they have one.
+fn with_mode(data: &str, mode: u32) -> String {
+    if data.split(',').any(|option| option.starts_with("mode=")) {
+        return data.to_owned();
+    }
+    let separator = if data.is_empty() { "" } else { "," };
+    format!("{data}{separator}mode={mode:o}")
+}
+
+fn create_working_directory(path: &str) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .with_context(|| format!("create the working directory {path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tmpfs_has_the_mode_that_was_asked_for_or_there() {
+        assert_eq!(with_mode("", 0o1777), "mode=1777");
+        assert_eq!(with_mode("size=1m", 0o755), "size=1m,mode=755");
+        assert_eq!(with_mode("mode=700,size=1m", 0o755), "mode=700,size=1m");
+    }
+
+    #[test]
+    fn only_a_tmpfs_is_sealed_later() {
+        let fs = |fstype: &str, read_only| {
+            let mut fs = FileSystem {
+                fstype: fstype.to_owned(),
+                ..FileSystem::default()
+            };
+            fs.flags.read_only = read_only;
+            fs
+        };
+        assert!(is_sealed_later(&fs("tmpfs", true)));
+        assert!(!is_sealed_later(&fs("tmpfs", false)));
+        assert!(!is_sealed_later(&fs("sysfs", true)));
+    }
+}

@@ -1,0 +1,129 @@
+//! Trees of mounts that are held before they have a place: what a bind mount is made of.
+//!
+//! They are taken while the path to their source is there, and get their place once the root is
+//! another (open_tree(2), move_mount(2), mount_setattr(2)).
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::mount::MsFlags;
+use nix::unistd::{chroot, fchdir};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use crate::mounts::create_directory;
+use crate::syscalls;
+
+/// A copy of a mount, from some directory or file of it on, with all mounts below that.
+pub(crate) struct Tree(OwnedFd);
+
+impl Tree {
+    /// Copies what is at a path below a directory, or the directory itself if the path is empty.
+    pub(crate) fn copy(directory: impl AsFd, path: &str) -> Result<Self> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        open_tree(directory, path, flags)
+            .map(Self)
+            .map_err(|error| anyhow!(errno(error)).context(format!("bind mount of {path:?}")))
+    }
+
+    /// Adds these of mount(2)'s options to all its mounts.
+    pub(crate) fn restrict(&self, flags: MsFlags) -> Result<()> {
+        Ok(syscalls::add_mount_flags(&self.0, flags.bits(), true)?)
+    }
+
+    /// Mounts it on a path, which is created if it is missing: a directory, or an empty file.
+    pub(crate) fn attach(self, target: &str) -> Result<()> {
+        if File::from(self.0.try_clone()?).metadata()?.is_dir() {
+            create_directory(target)?;
+        } else {
+            create_file(target)?;
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
+            | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS
+            | MoveMountFlags::MOVE_MOUNT_T_AUTOMOUNTS;
+        move_mount(&self.0, "", AT_FDCWD, target, flags)
+            .map_err(|error| anyhow!(errno(error)).context(format!("mount on {target}")))
+    }
+
+    /// Makes it the root, and the working directory, of this process.
+    pub(crate) fn become_root(self) -> Result<()> {
+        let directory = self.0.try_clone()?;
+        // A process whose root is the initrd's file system, which cannot be unmounted, cannot use
+        // pivot_root(2) on it: it is covered instead, so that no path leads to it (kernel,
+        // filesystems/ramfs-rootfs-initramfs).
+        self.attach("/")?;
+        fchdir(directory)?;
+        chroot(".").context("change the root")
+    }
+}
+
+/// Lets nothing be written in what is mounted at a path; in other mounts below it still.
+pub(crate) fn make_read_only(path: &str) -> Result<()> {
+    let place = open(path)?;
+    syscalls::add_mount_flags(&place, libc::MOUNT_ATTR_RDONLY, false)
+        .with_context(|| format!("make {path} read-only"))
+}
+
+/// A descriptor of a path, with which nothing can be read.
+pub(crate) fn open(path: &str) -> Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)
+        .with_context(|| format!("open {path}"))
+}
+
+/// An empty file, to mount a file on, and the directories that it is in; it may be there already.
+pub(crate) fn create_file(path: &str) -> Result<()> {
+    if fs::exists(path).unwrap_or_default() {
+        return Ok(());
+    }
+    if let Some(parent) = Path::new(path).parent().and_then(Path::to_str) {
+        create_directory(parent)?;
+    }
+    File::create(path).map(drop).with_context(|| {
+        format!("create the mount point {path} (if the root is read-only, create it beforehand)")
+    })
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_and_mount_setattr_have_the_same_flags() {
+        for (one, other) in [
+            (MsFlags::MS_RDONLY, libc::MOUNT_ATTR_RDONLY),
+            (MsFlags::MS_NOSUID, libc::MOUNT_ATTR_NOSUID),
+            (MsFlags::MS_NODEV, libc::MOUNT_ATTR_NODEV),
+            (MsFlags::MS_NOEXEC, libc::MOUNT_ATTR_NOEXEC),
+        ] {
+            assert_eq!(one.bits(), other);
+        }
+    }
+
+    #[test]
+    fn a_mount_point_that_is_there_is_left_as_it_is() {
+        create_file("/etc/passwd").unwrap();
+        assert!(fs::metadata("/etc/passwd").unwrap().len() > 0);
+        let error = format!("{:#}", create_file("/proc/no/such").unwrap_err());
+        assert!(error.contains("/proc/no"), "{error}");
+    }
+
+    #[test]
+    fn a_source_that_is_missing_is_named() {
+        let error = Tree::copy(AT_FDCWD, "no/such/source").err().unwrap();
+        assert!(format!("{error:#}").contains("no/such/source"));
+    }
+}

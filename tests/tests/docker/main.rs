@@ -1,0 +1,30 @@
+//! Tests of `docker run --runtime runq` with a real Docker.
+//!
+//! They need root, Docker with an image `busybox`, a KVM that runs Linux and the files of the payload
+//! ([`tests::guest`]), so that `cargo test` names them as ignored; `make test` runs them all.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "they fail the test")]
+
+mod attached;
+mod breakdowns;
+mod detached;
+mod files;
+mod process;
+mod refusals;
+mod several;
+mod volumes;
+
+use tests::guest::Finished;
+
+/// Asserts the exit code, and shows everything if it is another.
+#[track_caller]
+fn assert_code(done: &Finished, code: i32) {
+    assert_eq!(done.code(), Some(code), "{done:?}");
+}
+
+/// Asserts success with just this output.
+#[track_caller]
+fn assert_output(done: &Finished, stdout: &str) {
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert_eq!(done.stdout(), stdout);
+    assert_eq!(done.stderr(), "");
+}

@@ -1,0 +1,148 @@
+//! What the container's process finds: its rights, its machine, its names.
+
+use tests::docker::{Container, script};
+
+use crate::{assert_code, assert_output};
+
+/// Facts of which each is a line.
+const FACTS: &str = r#"
+echo "pid $$"
+echo "cpus $(nproc)"
+echo "host $(hostname) $(cat /etc/hostname)"
+echo "ids $(id -u):$(id -g) $(id -G)"
+grep -E '^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
+echo "cwd $(pwd)"
+echo "home $HOME"
+echo "var $VAR"
+echo "files $(ulimit -n)"
+echo "umask $(umask)"
+echo "forward $(cat /proc/sys/net/ipv4/ip_forward)"
+ls /dev | sort | tr '\n' ' '
+echo
+df -k /dev/shm | awk 'NR == 2 { print "shm", $2 }'
+cat /proc/kcore | head -c 1 | wc -c
+echo x >/proc/sysrq-trigger || echo "sysrq refused"
+"#;
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn rights_names_and_limits_are_those_of_docker() {
+    let facts = |runtime: &str, options: &[&str]| {
+        let container = Container::new().unwrap();
+        let done = tests::docker::docker()
+            .args([
+                "run",
+                "--rm",
+                "--name",
+                container.name(),
+                "--runtime",
+                runtime,
+            ])
+            .args(options)
+            .args(["busybox", "sh", "-c", FACTS])
+            .launch()
+            .unwrap()
+            .wait()
+            .unwrap();
+        assert_code(&done, 0);
+        done.stdout().into_owned()
+    };
+    // What runc gives is what a user of Docker expects.
+    for options in [
+        &[
+            "--hostname",
+            "box",
+            "--cpus",
+            "1",
+            "-e",
+            "VAR=a b",
+            "-w",
+            "/new/folder",
+        ][..],
+        &[
+            "--hostname",
+            "box",
+            "--user",
+            "1000:100",
+            "--group-add",
+            "7",
+            "--cap-drop",
+            "ALL",
+            "--cap-add",
+            "CHOWN",
+            "--security-opt",
+            "no-new-privileges",
+            "--ulimit",
+            "nofile=100:200",
+            "--shm-size",
+            "8m",
+            "--sysctl",
+            "net.ipv4.ip_forward=1",
+        ],
+    ] {
+        let expected = facts("runc", options);
+        let mut options = options.to_vec();
+        // One of its own, and one for each of --cpus.
+        options.extend(["-e", "RUNQ_CPU=1"]);
+        let found = facts("runq", &options);
+        let differs =
+            |line: &&str| !line.starts_with("cpus ") && !line.starts_with("files 1048576");
+        let lines = |text: &str| {
+            text.lines()
+                .filter(differs)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        similar(&lines(&expected), &lines(&found));
+    }
+}
+
+#[track_caller]
+fn similar(expected: &[String], found: &[String]) {
+    assert_eq!(expected.join("\n"), found.join("\n"));
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn the_machine_is_as_large_as_was_asked_for() {
+    let container = Container::new().unwrap();
+    let script =
+        "nproc; awk '/MemTotal/ { print ($2 > 300000 && $2 < 400000) }' /proc/meminfo; uname -r";
+    let options = [
+        "--rm",
+        "--cpus",
+        "1",
+        "--memory",
+        "128m",
+        "-e",
+        "RUNQ_CPU=1",
+        "-e",
+        "RUNQ_MEM=256",
+    ];
+    let done = container.shell(&options, script).unwrap();
+    let version = std::fs::read_dir(format!("{}/vm/lib/modules", tests::docker::ROOT))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .next()
+        .unwrap();
+    assert_output(&done, &format!("2\n1\n{version}\n"));
+}
+
+/// Docker's init is the first process, ours its child.
+#[test]
+#[ignore = "needs Docker: make test"]
+fn dockers_init_is_the_first_process() {
+    script("command -v docker-init").unwrap();
+    let container = Container::new().unwrap();
+    let done = container
+        .shell(
+            &["--rm", "--init"],
+            "tr '\\0' ' ' </proc/1/cmdline; test $$ != 1",
+        )
+        .unwrap();
+    assert_code(&done, 0);
+    assert!(
+        done.stdout().starts_with("/sbin/docker-init -- sh"),
+        "{done:?}"
+    );
+}

@@ -1,0 +1,124 @@
+//! What cannot be run says so on one line, with an exit code of Docker's, and leaves nothing behind.
+
+use tests::docker::{Container, ROOT, docker, script};
+
+/// Runs `docker run OPTIONS busybox true`, which runq must refuse with a line that has all of `expected`.
+#[track_caller]
+fn refused(options: &[&str], expected: &[&str]) {
+    let container = Container::new().unwrap();
+    let call = container
+        .docker_run()
+        .args(options)
+        .args(["busybox", "true"]);
+    let done = call.launch().unwrap().wait().unwrap();
+    let code = done.code().unwrap();
+    assert!((125..=127).contains(&code), "{done:?}");
+    let stderr = done.stderr();
+    let line = stderr
+        .lines()
+        .find(|line| line.contains("Error response from daemon"));
+    let line = line.unwrap_or_else(|| panic!("{options:?}: {done:?}"));
+    for text in expected {
+        assert!(
+            line.contains(text),
+            "{options:?}: {text:?} is not in {line}"
+        );
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let left = script(
+        "ls /run/containerd/io.containerd.runtime.v2.task/moby; ls /run/docker/runtime-*/moby 2>/dev/null || true",
+    );
+    assert_eq!(left.unwrap(), "", "{options:?}: nothing is left behind");
+    container.docker(&["rm"]).unwrap();
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn wrong_values_of_variables_are_named() {
+    for (variable, value, allowed) in [
+        ("RUNQ_CPU", "0", "1"),
+        ("RUNQ_CPU", "many", "1"),
+        ("RUNQ_CPU", "100000", "vCPU"),
+        ("RUNQ_MEM", "63", "64"),
+        ("RUNQ_MEM", "12q", "MiB"),
+        ("RUNQ_MEM", "100000000", "MiB"),
+        ("RUNQ_DNS", "1.2.3.4.5", "address"),
+        ("RUNQ_CPUARGS", "host,-no-such-feature", "no-such-feature"),
+        ("RUNQ_NOEXEC", "perhaps", "true"),
+        ("RUNQ_SYSTEMD", "perhaps", "true"),
+        ("RUNQ_RUNQENV", "perhaps", "true"),
+        ("RUNQ_DNS_PRESERVE", "perhaps", "true"),
+        ("RUNQ_9PCACHE", "tight", "RUNQ_9PCACHE"),
+        ("RUNQ_ROOTDISK", "disk", "RUNQ_ROOTDISK"),
+        ("RUNQ_APUUID", "x", "RUNQ_APUUID"),
+    ] {
+        let setting = format!("{variable}={value}");
+        refused(&["-e", &setting], &[variable, allowed]);
+    }
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn what_a_machine_cannot_do_is_refused() {
+    refused(&["--privileged"], &["--privileged"]);
+    refused(&["--network", "host"], &["--network host"]);
+    refused(&["--pid", "host"], &["--pid host"]);
+    refused(&["--ipc", "host"], &["--ipc host"]);
+    refused(&["-v", "/var/tmp:/dev/runq/a/none"], &["/dev/runq/a/none"]);
+}
+
+/// Runs `body` while `path` is somewhere else.
+fn without(path: &str, body: impl FnOnce()) {
+    struct Back<'a>(&'a str);
+    impl Drop for Back<'_> {
+        fn drop(&mut self) {
+            script(&format!("rm -rf {0}; mv {0}.away {0}", self.0)).unwrap();
+        }
+    }
+    script(&format!("mv {path} {path}.away")).unwrap();
+    let _back = Back(path);
+    body();
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn what_is_missing_on_the_host_is_named() {
+    tests::docker::install().unwrap();
+    without("/dev/kvm", || refused(&[], &["/dev/kvm", "not found"]));
+    for file in ["vm", "vm/proxy", "vm/kernel", "vm/initrd"] {
+        let path = format!("{ROOT}/{file}");
+        without(&path, || refused(&[], &[&path]));
+    }
+    let version = format!("{ROOT}/vm/version");
+    without(&version, || {
+        script(&format!("echo 0.0.0 >{version}")).unwrap();
+        refused(&[], &["0.0.0", "version"]);
+    });
+    let runc = script("command -v runc").unwrap();
+    without(&runc, || refused(&[], &["runc", "RUNQ_RUNC"]));
+    let healthy = Container::new().unwrap().shell(&["--rm"], "true").unwrap();
+    assert_eq!(healthy.code(), Some(0), "{healthy:?}");
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn an_image_without_the_command_says_which() {
+    let container = Container::new().unwrap();
+    let done = container
+        .docker_run()
+        .args(["--rm", "busybox", "/bin/nothing", "at all"])
+        .launch()
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(done.code(), Some(127), "{done:?}");
+    assert!(done.stderr().contains("/bin/nothing"), "{done:?}");
+    assert_eq!(done.stderr().lines().count(), 1, "{done:?}");
+    let ps = docker()
+        .args(["ps", "-aq"])
+        .launch()
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(ps.stdout(), "");
+}

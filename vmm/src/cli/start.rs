@@ -1,0 +1,111 @@
+//! What the guest's init is told to mount and to run.
+
+use std::io;
+
+use proto::{FileSystem, Mount, MountFlags, Mountable, Process, Root, Start, WindowSize};
+use vmm::terminal;
+
+use super::options::{Options, ROOT_TAG};
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Options {
+    /// The orders; none if the guest runs no command.
+    pub(super) fn start(&self) -> Option<Start> {
+        match &self.start {
+            Some(start) => Some(start.as_ref().clone()),
+            None if self.command.is_empty() => None,
+            None => Some(start(self.command.clone())),
+        }
+    }
+
+    /// Whether init is there to run a command.
+    pub(super) fn runs_command(&self) -> bool {
+        self.start.is_some() || !self.command.is_empty()
+    }
+}
+
+/// A command in the share that is its root, with our terminal if we have one.
+fn start(command: Vec<String>) -> Start {
+    let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
+    let size = terminal::size(io::stdin()).map(|(rows, cols)| WindowSize { rows, cols });
+    let mut env = vec![DEFAULT_PATH.to_owned()];
+    env.extend(size.and(term.ok()));
+    Start {
+        root: Root {
+            file_system: FileSystem::virtiofs(ROOT_TAG, false),
+            ..Default::default()
+        },
+        mounts: standard_mounts(),
+        hostname: Some("runq".to_owned()),
+        process: Process {
+            args: command,
+            env,
+            cwd: "/".to_owned(),
+            terminal: size,
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+/// The file systems that programs expect beside those of every command. The flags and the size of
+/// /dev/shm are Docker's defaults; but nothing is read-only, as the command has all rights.
+fn standard_mounts() -> Vec<Mount> {
+    vec![
+        standard("/sys", "sysfs", "", Mountable::FileSystem),
+        standard("/sys/fs/cgroup", "cgroup2", "", Mountable::Optional),
+        standard(
+            "/dev/shm",
+            "tmpfs",
+            "mode=1777,size=64m",
+            Mountable::FileSystem,
+        ),
+        standard("/dev/mqueue", "mqueue", "", Mountable::Optional),
+    ]
+}
+
+fn standard(target: &str, fstype: &str, data: &str, what: fn(FileSystem) -> Mountable) -> Mount {
+    Mount {
+        target: target.to_owned(),
+        what: what(FileSystem {
+            fstype: fstype.to_owned(),
+            source: fstype.to_owned(),
+            flags: MountFlags {
+                read_only: false,
+                nosuid: true,
+                nodev: true,
+                noexec: true,
+            },
+            data: data.to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_mounted_over_what_came_before() {
+        let mounts = standard_mounts();
+        for (at, mount) in mounts.iter().enumerate() {
+            let hidden = |earlier: &Mount| earlier.target.starts_with(&mount.target);
+            assert!(!mounts[..at].iter().any(hidden), "{}", mount.target);
+        }
+    }
+
+    #[test]
+    fn orders_are_taken_as_they_are() {
+        let orders = Start {
+            hostname: Some("other".to_owned()),
+            ..Start::default()
+        };
+        let options = Options {
+            start: Some(Box::new(orders.clone())),
+            ..Options::default()
+        };
+        assert_eq!(options.start(), Some(orders));
+        assert_eq!(Options::default().start(), None);
+    }
+}
