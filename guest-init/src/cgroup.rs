@@ -1,6 +1,7 @@
 //! The command's control group: its root of the hierarchy, and the limit of its processes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -58,7 +59,10 @@ fn read(group: &str, name: &str) -> Result<String> {
 
 fn write(group: &str, name: &str, text: &str) -> Result<()> {
     let path = Path::new(group).join(name);
-    fs::write(&path, text).with_context(|| format!("write {text:?} to {}", path.display()))
+    // Without creating it, as the kernel refuses that in other words than that it is not there.
+    let file = File::options().write(true).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("write {text:?} to {}", path.display()))
 }
 
 #[cfg(test)]

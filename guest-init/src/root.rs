@@ -70,11 +70,12 @@ pub(crate) fn seal(start: &Start) -> Result<()> {
 fn take<'a>(root: &Root, mounts: &'a [Mount]) -> Result<(Tree, Vec<Source<'a>>)> {
     mounts::mount_file_system(FILES, &root.file_system).context("the root")?;
     let files = tree::open(FILES)?;
+    // First, so that it is the first in /proc/mounts, as programs may expect.
+    let root = Tree::copy(&files, &root.path).context("the root")?;
     let sources = mounts
         .iter()
         .map(|mount| source(&files, &mount.what).with_context(|| mount.target.clone()))
         .collect::<Result<_>>()?;
-    let root = Tree::copy(&files, &root.path).context("the root")?;
     Ok((root, sources))
 }
 

@@ -193,9 +193,10 @@ fn spawn<B: Board>(vcpu: Vcpu<B>, event_loop: &EventLoop) -> io::Result<VcpuThre
         })
 }
 
-/// A vCPU thread runs the guest, decodes registers, binds interrupts, and wakes others.
+/// A vCPU thread runs the guest, decodes registers, makes and binds the eventfds of queues and
+/// interrupts, and wakes others.
 fn restrict_vcpu_thread() -> Result<()> {
-    Allowed::calls(ANY_THREAD)
+    Allowed::calls(ANY_THREAD.into_iter().chain([libc::SYS_eventfd2]))
         .with_kvm(&[])
         .and_then(Allowed::restrict_thread)
         .context("system call filter of a vCPU thread")

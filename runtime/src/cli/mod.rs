@@ -75,17 +75,12 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
         "exec" if !asks_for_help(line) => exec(line),
-        "register" => register_with_docker(line, |file| {
-            register::register(file, &installed().join("runq"))
-        }),
+        "register" => {
+            register_with_docker(line, |file| register::register(file, &root().join("runq")))
+        }
         "unregister" => register_with_docker(line, register::unregister),
         _ => Err(Runc::find(line)?.exec(line)),
     }
-}
-
-/// The folder where runq is installed.
-fn installed() -> PathBuf {
-    env::var_os("RUNQ_ROOT").map_or(PathBuf::from(INSTALLED), PathBuf::from)
 }
 
 /// Changes Docker's configuration, or another file that is named, and says what is left to do.
@@ -116,6 +111,10 @@ fn print(text: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn root() -> PathBuf {
+    env::var_os("RUNQ_ROOT").map_or(PathBuf::from(INSTALLED), PathBuf::from)
+}
+
 /// Shows how fit the host is.
 fn check(line: &CommandLine) -> Result<ExitCode> {
     if let Some(argument) = line.command.get(1) {
@@ -123,7 +122,7 @@ fn check(line: &CommandLine) -> Result<ExitCode> {
     }
     let runc = Runc::find(line);
     let runc = runc.as_ref().map(Runc::path);
-    let findings = check::findings(&installed(), runc.map_err(|error| anyhow!("{error:#}")));
+    let findings = check::findings(&root(), runc.map_err(|error| anyhow!("{error:#}")));
     print(&check::table(&findings))?;
     match check::is_fit(&findings) {
         true => Ok(ExitCode::SUCCESS),
@@ -144,7 +143,7 @@ fn create(line: &CommandLine) -> Result<ExitCode> {
     let bundle = line
         .option(&["bundle", "b"], &CREATE_VALUES)
         .unwrap_or_else(|| PathBuf::from("."));
-    let rewritten = create::rewrite(&bundle, &installed(), &line.ours)?;
+    let rewritten = create::rewrite(&bundle, &root(), &line.ours)?;
     let error = runc.exec(line);
     drop(rewritten);
     Err(error)

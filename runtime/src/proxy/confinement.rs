@@ -8,8 +8,9 @@ use devices::seccomp::{ANY_THREAD, Allowed};
 use nix::unistd::{chdir, chroot};
 
 /// What this thread still asks of the kernel, beside KVM and what any thread does.
-const CALLS: [libc::c_long; 15] = [
+const CALLS: [libc::c_long; 19] = [
     // The event loop, and what its devices read and write.
+    libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_wait,
@@ -17,6 +18,8 @@ const CALLS: [libc::c_long; 15] = [
     libc::SYS_ppoll,
     libc::SYS_poll,
     libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_shutdown,
     // vCPU threads.
@@ -24,6 +27,7 @@ const CALLS: [libc::c_long; 15] = [
     libc::SYS_clone3,
     libc::SYS_rseq,
     libc::SYS_sched_getaffinity,
+    libc::SYS_seccomp, // they restrict themselves further
     libc::SYS_set_robust_list,
     // KVM's statistics.
     libc::SYS_pread64,

@@ -6,6 +6,7 @@
 
 mod command_line;
 mod console;
+mod container;
 mod endings;
 mod environment;
 mod kernels;

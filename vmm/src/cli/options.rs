@@ -9,8 +9,7 @@ use clap::{Args, Parser, ValueEnum};
 use proto::Start;
 use serde::{Deserialize, Deserializer};
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   Run a command from a directory, with its output and exit code as ours:
     runq-vmm --rootfs /srv/alpine -- /bin/ls -l /
   A shell on two processors with 1 GiB, and the kernel's messages on stderr:
@@ -19,20 +18,23 @@ Examples:
     runq-vmm --rootfs /srv/alpine --share data=/srv/data:ro -- /bin/sh
   Boot some kernel with its own initrd, on the serial console, and show every exit:
     runq-vmm --kernel vmlinux --initrd initrd.img --console serial --trace
+  Do what init does for a container, without one; FILE is {"kernel": ..., "share": ["data=/srv"],
+  "start": {"root": {"file_system": {"fstype": "virtiofs", "source": "data"}, "path": "alpine"},
+  "process": {"args": ["id"], "cwd": "/", "user": {"uid": 7}}}}:
+    runq-vmm --config FILE
 
 Exit code: that of the command (128+N if signal N ended it, 126 and 127 if it could not be run);
 without a command, 0 when the guest powered off. 1: the VM could not be built or run; 2: wrong
 usage; 3: the guest asked for a reset; 4: triple fault; 5: the guest's kernel panicked;
-128+N: we were ended by signal N before the command ran.";
+128+N: we were ended by signal N before the command ran."#;
 
 /// Boots Linux in a small virtual machine of its own, and runs a command from a directory in it.
 #[derive(Debug, Parser)]
 #[command(name = "runq-vmm", version, after_help = EXAMPLES)]
 pub(super) struct Cli {
     /// Read options from a JSON file: the long names below as keys, "command" as a list. What the
-    /// command line says comes first. The key "start" has all that init can be told, as an object
-    /// like proto's Start, in place of "rootfs" and "command": {"start": {"root": {"file_system":
-    /// {"fstype": "virtiofs", "source": "TAG"}}, "process": {"args": ["/bin/sh"], "cwd": "/"}}}
+    /// command line says comes first. The key "start" holds all that the guest's init can be told,
+    /// as proto's Start, instead of a command
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -62,7 +64,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
-    /// Initial ramdisk [default with --rootfs: /var/lib/runq/vm/initrd; else none]
+    /// Initial ramdisk [default with a command: /var/lib/runq/vm/initrd; else none]
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 

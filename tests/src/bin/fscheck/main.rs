@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use rustix::process::{geteuid, getuid};
 
 use operation::{Operation, User};
 
@@ -60,6 +61,8 @@ enum Verb {
         operation: Operation,
         path: PathBuf,
     },
+    /// Print the real and the effective user
+    Users,
     /// Look at a file, say `watching`, and wait until it has changed as said
     Await {
         path: PathBuf,
@@ -148,6 +151,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         } => Ok(ExitCode::from(operation::in_this_process(
             user, operation, &path,
         )?)),
+        Verb::Users => {
+            println!("{} {}", getuid().as_raw(), geteuid().as_raw());
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Await {
             path,
             change,
