@@ -13,8 +13,12 @@ pub const KVM: &str = "/dev/kvm";
 /// What the monitor can do without, at a price.
 pub const OPTIONAL: [&str; 3] = ["/dev/vhost-net", "/dev/vhost-vsock", "/dev/net/tun"];
 
-/// The monitor, in the folder that is every container's root.
-pub const MONITOR: &str = "proxy";
+/// What a VM is made of: the monitor, and what guests boot. They are files of the folder that is
+/// every container's root.
+const PARTS: [&str; 3] = ["proxy", "kernel", "initrd"];
+
+/// The version of runq that was installed there.
+const INSTALLED_VERSION: &str = "version";
 
 /// Open files that Linux allows a process unless told otherwise (`sysctl_nr_open` of fs/file.c).
 const DEFAULT_OPEN_FILES: u64 = 1 << 20;
@@ -25,12 +29,15 @@ const DEFAULT_OPEN_FILES: u64 = 1 << 20;
 /// When what no VM runs without is not there.
 pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
     let vm_folder = root.join("vm");
-    let monitor = vm_folder.join(MONITOR);
-    ensure!(
-        monitor.is_file(),
-        "{}: not found: install runq there, or name its folder by RUNQ_ROOT",
-        monitor.display()
-    );
+    for part in PARTS {
+        let path = vm_folder.join(part);
+        ensure!(
+            path.is_file(),
+            "{}: not found: install runq there, or name its folder by RUNQ_ROOT",
+            path.display()
+        );
+    }
+    check_version(&vm_folder)?;
     let kvm =
         device(KVM).context("/dev/kvm: not found: `runq check` tells what this host needs")?;
     let optional = OPTIONAL.into_iter().filter_map(device);
@@ -41,6 +48,24 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
         macvtap_major: macvtap_major(),
         open_files: open_files(),
     })
+}
+
+/// Whether what is installed was built together with this program: they speak to each other.
+///
+/// # Errors
+/// When it was not.
+pub fn check_version(vm_folder: &Path) -> Result<()> {
+    let path = vm_folder.join(INSTALLED_VERSION);
+    let path_name = path.display();
+    let installed =
+        fs::read_to_string(&path).with_context(|| format!("{path_name}: install runq anew"))?;
+    let (installed, ours) = (installed.trim(), env!("CARGO_PKG_VERSION"));
+    ensure!(
+        installed == ours,
+        "{path_name}: version {:?}, but this is runq {ours}: install all of one version",
+        installed
+    );
+    Ok(())
 }
 
 /// An absolute path that JSON can have.
@@ -132,15 +157,37 @@ mod tests {
     }
 
     #[test]
-    fn a_host_without_the_monitor_is_told_where_it_should_be() {
+    fn what_is_not_installed_is_named() {
         let folder = tempfile::tempdir().unwrap();
+        let vm = folder.path().join("vm");
+        fs::create_dir(&vm).unwrap();
+        for part in PARTS {
+            let error = probe(folder.path(), folder.path()).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{}/{part}: not found: install runq there, or name its folder by RUNQ_ROOT",
+                    vm.display()
+                )
+            );
+            fs::write(vm.join(part), "").unwrap();
+        }
         let error = probe(folder.path(), folder.path()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "{}/vm/proxy: not found: install runq there, or name its folder by RUNQ_ROOT",
-                folder.path().display()
-            )
+        let expected = format!("{}/version: install runq anew", vm.display());
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn what_is_installed_is_of_one_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join(INSTALLED_VERSION);
+        fs::write(&version, concat!(env!("CARGO_PKG_VERSION"), "\n")).unwrap();
+        check_version(folder.path()).unwrap();
+        fs::write(&version, "0.0.0\n").unwrap();
+        let error = check_version(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("version \"0.0.0\", but this is runq"),
+            "{error}"
         );
     }
 }

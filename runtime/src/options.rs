@@ -104,10 +104,10 @@ impl Options {
         // Accepted from those who have it: nothing depends on it.
         source.flag("nestedvm", "")?;
         Ok(Self {
-            cpus: source.number("cpu", "RUNQ_CPU", 1, (1, MOST_CPUS))?,
+            cpus: source.number(["cpu", "RUNQ_CPU"], "vCPUs", 1, (1, MOST_CPUS))?,
             memory_mib: source.number(
-                "mem",
-                "RUNQ_MEM",
+                ["mem", "RUNQ_MEM"],
+                "MiB",
                 DEFAULT_MEMORY,
                 (LEAST_MEMORY, MOST_MEMORY),
             )?,
@@ -212,8 +212,8 @@ impl<'a> Source<'a> {
 
     fn number<N>(
         &self,
-        option: &'a str,
-        variable: &'a str,
+        [option, variable]: [&'a str; 2],
+        unit: &str,
         default: N,
         (least, most): (N, N),
     ) -> Result<N>
@@ -225,7 +225,7 @@ impl<'a> Source<'a> {
         };
         match setting.value.parse::<N>() {
             Ok(number) if number >= least && number <= most => Ok(number),
-            _ => bail!("{setting}: whole numbers from {least} to {most} are allowed"),
+            _ => bail!("{setting}: whole numbers of {unit} from {least} to {most} are allowed"),
         }
     }
 

@@ -45,15 +45,15 @@ fn a_variable_comes_before_the_option() {
 fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
     assert_eq!(
         error(&[("cpu", "2")], &["RUNQ_CPU=0"]),
-        "RUNQ_CPU=0: whole numbers from 1 to 1024 are allowed"
+        "RUNQ_CPU=0: whole numbers of vCPUs from 1 to 1024 are allowed"
     );
     assert_eq!(
         error(&[("mem", "lots")], &[]),
-        "--mem lots: whole numbers from 64 to 67108864 are allowed"
+        "--mem lots: whole numbers of MiB from 64 to 67108864 are allowed"
     );
     assert_eq!(
         error(&[("mem", "63")], &[]),
-        "--mem 63: whole numbers from 64 to 67108864 are allowed"
+        "--mem 63: whole numbers of MiB from 64 to 67108864 are allowed"
     );
     assert_eq!(
         error(&[], &["RUNQ_SYSTEMD=on"]),
@@ -74,7 +74,7 @@ fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
     );
     assert_eq!(
         error(&[], &["RUNQ_CPU=1\n2"]),
-        "RUNQ_CPU=1\\n2: whole numbers from 1 to 1024 are allowed"
+        "RUNQ_CPU=1\\n2: whole numbers of vCPUs from 1 to 1024 are allowed"
     );
 }
 

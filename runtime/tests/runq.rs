@@ -29,7 +29,10 @@ impl Place {
         let place = Self { folder };
         place.program("runc", RUNC);
         fs::create_dir_all(place.path("root/vm")).unwrap();
-        place.program("root/vm/proxy", "");
+        for part in ["proxy", "kernel", "initrd"] {
+            fs::write(place.path("root/vm").join(part), "").unwrap();
+        }
+        fs::write(place.path("root/vm/version"), env!("CARGO_PKG_VERSION")).unwrap();
         fs::create_dir(place.path("bundle")).unwrap();
         let config = include_bytes!("../testdata/config.run.json");
         fs::write(place.path("bundle/config.json"), config).unwrap();
@@ -137,7 +140,7 @@ fn a_refusal_is_told_in_the_log_and_leaves_nothing_behind() {
     let place = Place::new();
     let output = place.runq("--log log.json --log-format json --mem 1 create -b bundle ID");
     let message = match has_kvm() {
-        true => "--mem 1: whole numbers from 64 to 67108864 are allowed",
+        true => "--mem 1: whole numbers of MiB from 64 to 67108864 are allowed",
         false => "/dev/kvm: not found: `runq check` tells what this host needs",
     };
     assert_eq!(stderr(&output), format!("runq: {message}\n"));
@@ -225,8 +228,8 @@ fn check_tells_what_is_missing_and_fails_for_what_is_needed() {
     };
     assert!(line("runc ").starts_with("ok       "), "{text}");
     assert!(line("runc ").ends_with("runc: runc version 9"), "{text}");
-    let kernel = place.path("root/vm/kernel").display().to_string();
-    assert!(line(&kernel).starts_with("UNFIT"), "{text}");
+    let folder = place.path("root/vm/run").display().to_string();
+    assert!(line(&folder).starts_with("UNFIT"), "{text}");
     assert_eq!(output.status.code(), Some(1));
     let output = place.runq("check now");
     assert_eq!(stderr(&output), "runq: check now: it takes no arguments\n");

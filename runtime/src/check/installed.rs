@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Finding;
+use crate::host;
 
 /// What a path has to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,13 +16,16 @@ enum Kind {
     Folder,
 }
 
-/// Relative to RUNQ_ROOT. The folders in vm/ are mount points of every container.
-const INSTALLED: [(&str, Kind); 8] = [
+/// Relative to RUNQ_ROOT. The folders in vm/ are mount points of every container, and a root for the
+/// monitor.
+const INSTALLED: [(&str, Kind); 10] = [
     ("runq", Kind::Program),
     ("vm", Kind::Folder),
     ("vm/proxy", Kind::Program),
     ("vm/kernel", Kind::File),
     ("vm/initrd", Kind::File),
+    ("vm/version", Kind::File),
+    ("vm/empty", Kind::Folder),
     ("vm/proc", Kind::Folder),
     ("vm/dev", Kind::Folder),
     ("vm/run", Kind::Folder),
@@ -36,7 +40,7 @@ pub(super) fn files(root: &Path) -> Vec<Finding> {
     if !root.is_dir() {
         return vec![Finding::unfit(&part, INSTALL)];
     }
-    let unfit: Vec<_> = INSTALLED
+    let mut unfit: Vec<_> = INSTALLED
         .iter()
         .filter_map(|(name, kind)| {
             let path = root.join(name);
@@ -44,6 +48,11 @@ pub(super) fn files(root: &Path) -> Vec<Finding> {
             Some(Finding::unfit(&path.display().to_string(), complaint))
         })
         .collect();
+    if unfit.is_empty()
+        && let Err(error) = host::check_version(&root.join("vm"))
+    {
+        unfit.push(Finding::unfit(&part, format!("{error:#}")));
+    }
     if unfit.is_empty() {
         let detail = format!("{} files and folders", INSTALLED.len());
         return vec![Finding::fit(&part, detail)];
@@ -146,8 +155,13 @@ mod tests {
                 .starts_with("a folder")
         );
         of(0o755);
+        fs::write(root.path().join("vm/version"), env!("CARGO_PKG_VERSION")).unwrap();
         let found = files(root.path());
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].state, State::Fit);
+        fs::write(root.path().join("vm/version"), "0.0.0").unwrap();
+        let found = files(root.path());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].detail.contains("\"0.0.0\""), "{found:?}");
     }
 }

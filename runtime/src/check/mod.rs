@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::register::DAEMON_JSON;
+
 pub use table::table;
 
 /// How a part of the host is.
@@ -62,7 +64,7 @@ pub fn findings(root: &Path, runc: Result<&Path>) -> Vec<Finding> {
         probes::runc(runc),
     ];
     findings.extend(probes::devices());
-    findings.extend(probes::docker(Path::new("/etc/docker/daemon.json")));
+    findings.extend(probes::docker(Path::new(DAEMON_JSON)));
     findings.extend(installed::files(root));
     findings
 }

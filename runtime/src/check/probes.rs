@@ -82,7 +82,7 @@ pub(super) fn docker(config: &Path) -> [Finding; 2] {
 
 /// The name under which Docker's configuration has runq.
 fn registered(config: &Path) -> Result<String> {
-    let hint = r#"add {"runtimes": {"runq": {"path": "/var/lib/runq/runq"}}}, then restart Docker"#;
+    let hint = "no runq: `runq register`, then `systemctl reload docker`";
     let text = fs::read(config).map_err(|error| anyhow!("{error}: {hint}"))?;
     let config: Value = serde_json::from_slice(&text)?;
     let runtimes = config["runtimes"].as_object().context(hint)?;
@@ -156,9 +156,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("daemon.json");
         let hint = |path: &Path| format!("{:#}", registered(path).unwrap_err());
-        assert!(hint(&path).contains("(os error 2): add {\"runtimes\""));
+        assert!(hint(&path).contains("(os error 2): no runq"));
         fs::write(&path, r#"{"runtimes": {"x": {"path": "/usr/bin/crun"}}}"#).unwrap();
-        assert!(hint(&path).starts_with("add {\"runtimes\""));
+        assert!(hint(&path).starts_with("no runq: `runq register`"));
         fs::write(&path, r#"{"runtimes": {"vm": {"path": "/opt/runq/runq"}}}"#).unwrap();
         assert_eq!(registered(&path).unwrap(), "vm");
         fs::write(&path, "{").unwrap();

@@ -16,7 +16,7 @@ const RUNC_VALUES: [&str; 5] = ["criu", "log", "log-format", "root", "rootless"]
 
 /// The commands, runc's and ours. They tell where the command is after an option that we do not know, which may
 /// be followed by a value.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "check",
     "checkpoint",
     "create",
@@ -30,12 +30,14 @@ const COMMANDS: [&str; 20] = [
     "list",
     "pause",
     "ps",
+    "register",
     "restore",
     "resume",
     "run",
     "spec",
     "start",
     "state",
+    "unregister",
     "update",
 ];
 

@@ -86,14 +86,12 @@ fn vm_spec(host: &Host) -> Value {
     mount(vmspec::PATH, "bind", &host.resolve(VMSPEC), &options)
 }
 
+/// The image's root. It can be written even if the container's is read-only: mount points that are
+/// missing have to be made in it, as runc does. Init makes it read-only after that.
 fn root(spec: &Spec, host: &Host) -> Value {
     let root = spec.root.as_ref();
     let source = host.resolve(root.map_or("", |root| &root.path));
-    let mut options = vec!["rbind", "rprivate"];
-    options.extend(HARMLESS);
-    if root.is_some_and(|root| root.readonly) {
-        options.push("ro");
-    }
+    let options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"];
     mount(&format!("{SHARE}/root"), "bind", &source, &options)
 }
 
