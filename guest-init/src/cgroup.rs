@@ -1,11 +1,10 @@
-//! The command's control group: its root of the hierarchy, and the limit of its processes.
+//! The limit of the command's processes: a control group of its own.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::mounts::{NO_SUID_DEV_EXEC, mount_at};
@@ -15,32 +14,21 @@ const HIERARCHY: &str = "/sys/fs/cgroup";
 /// The command's group in it.
 const GROUP: &str = "/sys/fs/cgroup/command";
 
-/// Moves this process into a group of its own, which is the root of all that it can see of the
-/// hierarchy. It can use all controllers there that the kernel has.
+/// Moves this process into a group that has at most so many, and that is the root of all that it can
+/// see of the hierarchy. It can use all controllers there that the kernel has.
 ///
-/// Call it in the new mount namespace. A kernel without cgroup v2 is fine if there is no limit.
-pub(crate) fn enter(pids_limit: Option<u64>) -> Result<()> {
-    match mount_at(HIERARCHY, "cgroup2", "cgroup2", NO_SUID_DEV_EXEC, "") {
-        Err(error) if pids_limit.is_none() && is_unknown(&error) => return Ok(()),
-        mounted => mounted.context("control groups")?,
-    }
-    write(
-        HIERARCHY,
-        "cgroup.subtree_control",
-        &enable(&read(HIERARCHY, "cgroup.controllers")?),
-    )?;
+/// Call it in the new mount namespace. Without a limit the command has no need of a group, which
+/// costs the start of a guest about as much as all its mounts.
+pub(crate) fn limit_pids(limit: u64) -> Result<()> {
+    mount_at(HIERARCHY, "cgroup2", "cgroup2", NO_SUID_DEV_EXEC, "")
+        .context("a limit of processes needs control groups")?;
+    let controllers = read(HIERARCHY, "cgroup.controllers")?;
+    write(HIERARCHY, "cgroup.subtree_control", &enable(&controllers))?;
     fs::create_dir(GROUP).with_context(|| format!("create {GROUP}"))?;
-    if let Some(limit) = pids_limit {
-        write(GROUP, "pids.max", &limit.to_string())?;
-    }
+    write(GROUP, "pids.max", &limit.to_string())?;
     // 0 is the process that writes it.
     write(GROUP, "cgroup.procs", "0")?;
     unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")
-}
-
-/// Whether the kernel does not know the file system, or has no place for it.
-fn is_unknown(error: &anyhow::Error) -> bool {
-    error.downcast_ref() == Some(&Errno::ENODEV) || !Path::new(HIERARCHY).exists()
 }
 
 /// What to write to enable these controllers.

@@ -95,7 +95,9 @@ fn become_command(start: &Start, stdio: CommandEnd) -> Result<Infallible, Failur
 fn isolate(start: &Start) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
         .context("make mount and IPC namespaces (the kernel needs CONFIG_IPC_NS)")?;
-    cgroup::enter(start.pids_limit)?;
+    if let Some(limit) = start.pids_limit {
+        cgroup::limit_pids(limit)?;
+    }
     if let Some(score) = start.process.oom_score_adj {
         limits::set_oom_score_adj(score)?;
     }

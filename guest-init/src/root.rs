@@ -25,8 +25,7 @@ enum Source<'a> {
 
 /// Makes the command's file systems the only ones that this process sees, and its root the root.
 ///
-/// Call it in the new PID, mount, IPC and cgroup namespaces: /proc, /dev/mqueue and cgroup file
-/// systems show those.
+/// Call it in the command's namespaces: /proc, /dev/mqueue and cgroup file systems show those.
 pub(crate) fn enter(start: &Start) -> Result<()> {
     let (root, sources) = take(&start.root, &start.mounts)?;
     let terminals = Tree::copy(AT_FDCWD, TERMINALS)?;

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use proto::{Capabilities, Resource, Rlimit, WindowSize};
+use proto::{Capabilities, Process, Resource, Rlimit, WindowSize};
 use tests::guest::{Kernel, Terminal};
 
 use super::{Container, DOCKERS, alice, no_mkdir};
@@ -31,25 +31,7 @@ mkdir /tmp/refused 2>&1
 fn a_user_with_chosen_capabilities_who_can_gain_none() {
     let mut container = Container::new(&format!("{STATUS}{AS_USER}"));
     add_privileged(&container);
-    let process = &mut container.start.process;
-    process.user = alice();
-    process.capabilities = Some(Capabilities {
-        bounding: DOCKERS | UNKNOWN,
-        effective: CHOWN | NET_BIND_SERVICE | UNKNOWN,
-        permitted: CHOWN | NET_BIND_SERVICE | UNKNOWN,
-        inheritable: CHOWN | NET_BIND_SERVICE | UNKNOWN,
-        ambient: NET_BIND_SERVICE,
-    });
-    process.no_new_privileges = true;
-    process.seccomp = no_mkdir();
-    process.umask = Some(0o027);
-    process.oom_score_adj = Some(-200);
-    process.cwd = "/made/for/it".to_owned();
-    process.rlimits = vec![Rlimit {
-        resource: Resource::Nofile,
-        soft: 100,
-        hard: 3000,
-    }];
+    restrict(&mut container.start.process);
     let done = container.run(Kernel::Lean);
     assert_code(&done, 1);
     assert_silent(&done);
@@ -124,6 +106,28 @@ fn a_root_with_dockers_capabilities_and_a_filter() {
             "mount: permission denied (are you root?)",
         ]
     );
+}
+
+/// A user with few rights, a filter, and limits.
+fn restrict(process: &mut Process) {
+    process.user = alice();
+    process.capabilities = Some(Capabilities {
+        bounding: DOCKERS | UNKNOWN,
+        effective: CHOWN | NET_BIND_SERVICE | UNKNOWN,
+        permitted: CHOWN | NET_BIND_SERVICE | UNKNOWN,
+        inheritable: CHOWN | NET_BIND_SERVICE | UNKNOWN,
+        ambient: NET_BIND_SERVICE,
+    });
+    process.no_new_privileges = true;
+    process.seccomp = no_mkdir();
+    process.umask = Some(0o027);
+    process.oom_score_adj = Some(-200);
+    process.cwd = "/made/for/it".to_owned();
+    process.rlimits = vec![Rlimit {
+        resource: Resource::Nofile,
+        soft: 100,
+        hard: 3000,
+    }];
 }
 
 /// A copy of fscheck that runs as root whoever starts it.
