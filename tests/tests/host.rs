@@ -170,7 +170,6 @@ fn versions_are_the_hosts() {
     let kernel = versions["kernel"].split(' ').next().unwrap();
     assert_eq!(text(&host, "uname -r"), kernel);
     assert_eq!(text(&host, "cat /etc/debian_version"), versions["debian"]);
-    assert!(versions["qemu outside"].starts_with("QEMU emulator version "));
     let inside = text(&host, "qemu-system-x86_64 --version | head -n 1");
     let packaged = versions["qemu-system-x86"].trim_start_matches("1:");
     let upstream = packaged.split('+').next().unwrap();
