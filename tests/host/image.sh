@@ -1,6 +1,6 @@
 #!/bin/bash
 # image.sh OUT INIT: from root.sh's OUT/root and OUT/kernel.deb to what QEMU boots: OUT/vmlinuz, OUT/initrd,
-# OUT/root.ext4; and OUT/versions, one `name version` a line. INIT becomes the initrd's /init.
+# OUT/root.ext4; QEMU itself: OUT/qemu; and OUT/versions, one `name version` a line. INIT becomes the initrd's /init.
 set -euo pipefail
 out=$1 init=$2
 root=$out/root
@@ -30,6 +30,23 @@ modprobe -d "$root" -S "$version" --show-depends virtio_blk | sed -n 's/^insmod 
         echo "$name" >> "$initrd/modules/order"
     done
 (cd "$initrd" && find . | cpio --quiet -o -H newc | gzip -1) > "$out/initrd"
+
+# The image's own QEMU runs it, with its own libraries: Debian 12's 7.2 translates code that its other thread patches
+# at that moment (until 8.1), of which hosts died, and is slower.
+qemu=$out/qemu
+lib=$root/usr/lib/x86_64-linux-gnu
+mkdir "$qemu"
+cp "$root/usr/bin/qemu-system-x86_64" "$lib/ld-linux-x86-64.so.2" "$qemu/"
+cp "$root"/usr/share/seabios/bios-256k.bin "$root"/usr/share/qemu/{kvmvapic,linuxboot_dma}.bin "$qemu/"
+"$qemu/ld-linux-x86-64.so.2" --library-path "$lib" --list "$qemu/qemu-system-x86_64" |
+    sed -n "s|.* => \($lib/.*\) (.*|\1|p" | xargs -d '\n' cp -t "$qemu"
+cat > "$qemu/run" << 'END'
+#!/bin/sh
+dir=${0%/*}
+exec "$dir/ld-linux-x86-64.so.2" --library-path "$dir" "$dir/qemu-system-x86_64" -L "$dir" "$@"
+END
+chmod +x "$qemu/run"
+sync "$qemu"/*
 
 # Sparse: 8 GB is room for tests, not what it takes. No journal: the disk is thrown away anyway.
 truncate -s 8G "$out/root.ext4"

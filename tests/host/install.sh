@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that `testhost` needs on the machine that runs it (Debian 12 or 13, root).
 set -eu
-packages='qemu-system-x86 qemu-utils mmdebstrap e2fsprogs cpio kmod xz-utils'
+packages='qemu-utils mmdebstrap e2fsprogs cpio kmod xz-utils'
 missing=
 for package in $packages; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"

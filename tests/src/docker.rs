@@ -67,7 +67,6 @@ impl Container {
     ///
     /// # Errors
     /// When runq cannot be installed.
-    #[expect(clippy::new_without_default, reason = "it can fail")]
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         install()?;

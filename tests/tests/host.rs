@@ -170,7 +170,6 @@ fn versions_are_the_hosts() {
     let kernel = versions["kernel"].split(' ').next().unwrap();
     assert_eq!(text(&host, "uname -r"), kernel);
     assert_eq!(text(&host, "cat /etc/debian_version"), versions["debian"]);
-    assert!(versions["qemu outside"].starts_with("QEMU emulator version "));
     let inside = text(&host, "qemu-system-x86_64 --version | head -n 1");
     let packaged = versions["qemu-system-x86"].trim_start_matches("1:");
     let upstream = packaged.split('+').next().unwrap();
@@ -279,17 +278,21 @@ fn time_is_instructions_with_icount() {
     assert_eq!(text(&host, "nproc"), "1");
     let count = r#"bash -c 'a=$(date +%s%N); for ((i = 0; i < 2000; i++)); do :; done; echo $(($(date +%s%N) - a))'"#;
     text(&host, count); // reads and faults in what the others find
-    let counts: Vec<i64> = (0..3)
+    let mut counts: Vec<i64> = (0..5)
         .map(|_| text(&host, count).parse().unwrap())
         .collect();
-    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    counts.sort_unstable();
+    // A tick of the timer or another process makes some greater, none less.
+    let [least, second, ..] = counts[..] else {
+        unreachable!("five counts")
+    };
     assert!(
-        *least > 1_000_000,
+        least > 1_000_000,
         "{counts:?}: fewer instructions than the loop has"
     );
     assert!(
-        (most - least) * 100 <= *least,
-        "{counts:?}: more than 1 % apart"
+        (second - least) * 100 <= least,
+        "{counts:?}: the least two are more than 1 % apart"
     );
 }
 

@@ -24,6 +24,8 @@ pub mod files {
     pub const INITRD: &str = "initrd";
     /// The disk, raw.
     pub const DISK: &str = "root.ext4";
+    /// A folder: QEMU with all that it loads.
+    pub const QEMU: &str = "qemu";
     /// Lines of a name and a version.
     pub const VERSIONS: &str = "versions";
 }

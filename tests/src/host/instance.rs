@@ -287,11 +287,11 @@ fn create_dir(options: &Options) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The image's versions, and the QEMU's that it runs in.
+/// The image's versions.
 fn versions(state: &Path) -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(state.join(image::files::VERSIONS))?;
-    let outside = ("qemu outside".to_owned(), qemu::version()?);
-    let inside = text.lines().filter_map(|line| line.split_once(' '));
-    let inside = inside.map(|(name, version)| (name.to_owned(), version.to_owned()));
-    Ok(std::iter::once(outside).chain(inside).collect())
+    let versions = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(versions
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect())
 }

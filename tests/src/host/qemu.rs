@@ -17,7 +17,8 @@ use nix::unistd::Pid;
 use super::qmp::Qmp;
 use super::{Lifetime, image};
 
-const PROGRAM: &str = "qemu-system-x86_64";
+/// In the image's folder of QEMU. It execs, so that the process is QEMU's.
+const PROGRAM: &str = "run";
 
 /// The memory of a host, in MiB; what a guest in it does not touch takes none.
 const MEMORY_MIB: u32 = 6144;
@@ -87,7 +88,7 @@ impl Variant {
 /// What QEMU is started with.
 pub(super) struct Machine<'a> {
     pub(super) variant: Variant,
-    /// The folder of the kernel.
+    /// The folder of QEMU and the kernel.
     pub(super) image: &'a Path,
     pub(super) initrd: &'a Path,
     /// The file of its memory.
@@ -132,19 +133,16 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Command {
-        // Both tools exec: the process is QEMU's.
+        // Both tools exec, too.
         let mut command = match self.lifetime {
             Lifetime::OfProcess => {
                 let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "KILL", PROGRAM]);
+                command.args(["--pdeathsig", "KILL"]);
                 command
             }
-            Lifetime::UntilStopped => {
-                let mut command = Command::new("setsid");
-                command.arg(PROGRAM);
-                command
-            }
+            Lifetime::UntilStopped => Command::new("setsid"),
         };
+        command.arg(self.image.join(image::files::QEMU).join(PROGRAM));
         command.env("TMPDIR", self.dir); // where snapshot=on writes
         command.args([
             "-nodefaults",
@@ -225,9 +223,7 @@ impl Qemu {
                 let _ = started.send(Err(error));
             }
         });
-        let (pid, console) = start.recv()?.with_context(|| {
-            format!("start {PROGRAM} (tests/host/install.sh installs what is needed)")
-        })?;
+        let (pid, console) = start.recv()?.context("start QEMU")?;
         Ok(Self {
             pid: Pid::from_raw(pid.cast_signed()),
             console,
@@ -275,17 +271,4 @@ pub(super) fn agent_port(qmp: &mut Qmp) -> Result<u16> {
         // Protocol[State] FD source port destination port ...
         .find_map(|line| line.split_whitespace().nth(3)?.parse().ok())
         .with_context(|| format!("no forwarded port in QEMU's list: {table}"))
-}
-
-/// `qemu-system-x86_64 --version`'s first line.
-///
-/// # Errors
-/// QEMU is not installed.
-pub fn version() -> Result<String> {
-    let output = Command::new(PROGRAM)
-        .arg("--version")
-        .output()
-        .with_context(|| format!("start {PROGRAM} (run tests/host/install.sh)"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::qemu::{self, Machine, Variant};
+use super::qemu::{Machine, Variant};
 use super::qmp::Qmp;
 use super::{Lifetime, cache, image, payload};
 
@@ -49,16 +49,14 @@ pub(super) mod files {
 }
 
 /// What names the state of a variant.
-///
-/// # Errors
-/// QEMU is not installed.
-pub fn key(variant: Variant) -> Result<String> {
-    let (image, version) = (image::key(), qemu::version()?);
+#[must_use]
+pub fn key(variant: Variant) -> String {
+    let image = image::key();
     let (machine, cmdline) = (variant.machine().join(" "), variant.cmdline());
-    let mut inputs = vec![image.as_str(), &version, &machine, &cmdline];
+    let mut inputs = vec![image.as_str(), &machine, &cmdline];
     inputs.extend([BOOT, INITTAB, OVERLAY]);
     inputs.extend(AGENT);
-    Ok(cache::key(&inputs))
+    cache::key(&inputs)
 }
 
 /// The folder of the state, built if need be.
@@ -66,7 +64,7 @@ pub fn key(variant: Variant) -> Result<String> {
 /// # Errors
 /// The host did not boot: the message names the log.
 pub fn get(variant: Variant) -> Result<PathBuf> {
-    let key = key(variant)?;
+    let key = key(variant);
     if let Some(found) = cache::find(variant.name(), &key)? {
         return Ok(found);
     }
@@ -159,14 +157,24 @@ fn build_agent() -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release/hostagent"))
 }
 
-/// Links what hosts need of the image: built again, it may have other packages, which a saved memory does not fit.
+/// Links what hosts need of the image: built again, it may have other packages, which saved memory and devices do not
+/// fit.
 fn link_image(image: &Path, dir: &Path) -> Result<()> {
+    let link = |name: &Path| {
+        fs::hard_link(image.join(name), dir.join(name))
+            .with_context(|| format!("link {}", name.display()))
+    };
     for name in [
         image::files::KERNEL,
         image::files::DISK,
         image::files::VERSIONS,
     ] {
-        fs::hard_link(image.join(name), dir.join(name)).with_context(|| format!("link {name}"))?;
+        link(name.as_ref())?;
+    }
+    let qemu = Path::new(image::files::QEMU);
+    fs::create_dir(dir.join(qemu))?;
+    for file in fs::read_dir(image.join(qemu))? {
+        link(&qemu.join(file?.file_name()))?;
     }
     Ok(())
 }

@@ -121,7 +121,8 @@ fn a_terminal_that_is_only_watched() {
 #[test]
 #[ignore = "needs Docker: make test"]
 fn attach_is_there_from_then_on() {
-    const ECHO: &str = "echo before; while read line; do echo \"<$line>\"; [ $line != quit ] || exit 6; done";
+    const ECHO: &str =
+        "echo before; while read line; do echo \"<$line>\"; [ $line != quit ] || exit 6; done";
     let container = Container::new().unwrap();
     container.detach(&["-i"], ECHO).unwrap();
     let mut attached = docker()

@@ -1,7 +1,7 @@
 //! Contents of files.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 use anyhow::{Context, Result, ensure};
@@ -185,14 +185,15 @@ fn mmap_shared(place: &Place) -> Result<()> {
 
 fn copy(place: &Place) -> Result<()> {
     let (source, target) = (place.path("source"), place.path("target"));
-    let mut file = File::create_new(&source)?;
     let mut pattern = Pattern::new(5).take(place.size);
+    // Each write is a request, and has as much as a request may have.
+    let mut file = BufWriter::with_capacity(1 << 20, File::create_new(&source)?);
     equal(
         "bytes written",
         std::io::copy(&mut pattern, &mut file)?,
         place.size,
     )?;
-    file.sync_all()?;
+    file.into_inner()?.sync_all()?;
     // By copy_file_range(2) where the file system has it.
     equal("bytes copied", fs::copy(&source, &target)?, place.size)?;
     let copied = File::open(&target)?;
