@@ -77,14 +77,15 @@ fn pause_stops_the_machine_and_stats_sees_its_memory() {
     container.docker(&["kill"]).unwrap();
 }
 
-/// What a container may leave on the host: processes, mounts, network interfaces and namespaces, files, cgroups.
+/// What a container may leave on the host: processes, mounts (those of network namespaces, too), network interfaces,
+/// files, cgroups.
 fn traces() -> String {
     script(
         "ps -eo args= | grep -E '[/]proxy|[c]ontainerd-shim|[r]unc' || true
          grep -E 'overlay|runq|containerd|netns' /proc/self/mounts | grep -v /opt/runq || true
-         ls /sys/class/net /run/docker/netns /run/containerd/io.containerd.runtime.v2.task/moby \
+         ls /sys/class/net /run/containerd/io.containerd.runtime.v2.task/moby \
             /run/docker/runtime-*/moby /run/docker/containerd 2>/dev/null || true
-         find /var/lib/runq | sort; find /sys/fs/cgroup -type d -path '*docker*' | sort",
+         find /var/lib/runq -maxdepth 3 | sort; find /sys/fs/cgroup -type d -path '*docker*' | sort",
     )
     .unwrap()
 }

@@ -16,8 +16,8 @@ echo "home $HOME"
 echo "var $VAR"
 echo "files $(ulimit -n)"
 echo "umask $(umask)"
-echo "forward $(cat /proc/sys/net/ipv4/ip_forward)"
-ls /dev | sort | tr '\n' ' '
+echo "rmid $(cat /proc/sys/kernel/shm_rmid_forced)"
+ls /dev | grep -v core | sort | tr '\n' ' '
 echo
 df -k /dev/shm | awk 'NR == 2 { print "shm", $2 }'
 cat /proc/kcore | head -c 1 | wc -c
@@ -77,7 +77,7 @@ fn rights_names_and_limits_are_those_of_docker() {
             "--shm-size",
             "8m",
             "--sysctl",
-            "net.ipv4.ip_forward=1",
+            "kernel.shm_rmid_forced=1",
         ],
     ] {
         let expected = facts("runc", options);

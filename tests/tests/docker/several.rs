@@ -39,6 +39,12 @@ fn a_container_outlives_containerd_and_ends_with_its_shim() {
     }
     let [survivor, orphan] = &containers;
     restart_containerd();
+    // Nothing tells when Docker has its connection again: a call that needs it does.
+    let top = format!("docker top {}", survivor.name());
+    script(&format!(
+        "timeout 60 sh -c 'until {top} >/dev/null 2>&1; do :; done'"
+    ))
+    .unwrap();
     survivor.docker(&["stop", "-t", "100"]).unwrap();
     assert_eq!(survivor.inspect("{{.State.ExitCode}}").unwrap(), "3");
 

@@ -17,7 +17,7 @@ cat /ro-file
 (touch /ro/x) 2>&1 || true
 ls /ro
 echo named >/named/x
-mountpoint -q /dir && mountpoint -q /named && echo mountpoints
+awk '$5 == "/dir" || $5 == "/named"' /proc/self/mountinfo | wc -l
 cat /tmp/below/x
 grep -c ' /tmp tmpfs ' /proc/mounts
 cat /link/target/x
@@ -66,7 +66,7 @@ fn directories_files_and_named_volumes() {
     assert_output(
         &done,
         "host\na file\na read-only file\nsh: can't create /ro-file: Read-only file system\n\
-         touch: /ro/x: Read-only file system\nlisted\nmountpoints\nbelow a tmpfs\n1\nbelow a tmpfs\n",
+         touch: /ro/x: Read-only file system\nlisted\n2\nbelow a tmpfs\n1\nbelow a tmpfs\n",
     );
     assert_eq!(
         fs::read_to_string(path("dir/from-guest")).unwrap(),
