@@ -37,8 +37,6 @@ pub struct VmSpec {
     pub memory_mib: u64,
     /// Switches for CPU features, as `arch::cpuid::CpuFeatures` reads them.
     pub cpu_features: String,
-    /// Whether `proxy` prints its log, the story of the boot, to stderr.
-    pub debug: bool,
     /// Whether the command is systemd, which wants other signals and has other exit codes.
     pub systemd: bool,
     /// What init mounts and runs.
@@ -110,7 +108,6 @@ mod tests {
             cpus: 2,
             memory_mib: 256,
             cpu_features: "host,-avx2".into(),
-            debug: false,
             systemd: true,
             start: Start::default(),
         }

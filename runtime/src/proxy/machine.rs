@@ -12,7 +12,8 @@ use devices::event_loop::EventLoop;
 use devices::virtio::console::{ConsoleHandle, Streams};
 use devices::virtio::{DeviceSpec, fs, rng};
 use proto::WindowSize;
-use runtime::vmspec::VmSpec;
+use runtime::vmspec::{self, VmSpec};
+use tracing::{Level, enabled};
 use vmm::board::Boot;
 use vmm::control::{Control, Progress};
 use vmm::session::Session;
@@ -23,8 +24,6 @@ use vmm::{kvm, stdio, terminal};
 /// What guests boot: files of the vm volume, which is our root.
 const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
-/// The container's root file system and volumes, where `runq` had them mounted.
-const SHARE: &str = "/run/share";
 
 /// Builds the machine. How the container's process is doing can be seen in what comes back with it.
 pub(crate) fn build(mut spec: VmSpec, begun: Instant) -> Result<(Vm, Arc<Mutex<Progress>>)> {
@@ -34,6 +33,7 @@ pub(crate) fn build(mut spec: VmSpec, begun: Instant) -> Result<(Vm, Arc<Mutex<P
     kvm::check_runs_linux()?;
     let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
 
+    let debug = enabled!(Level::DEBUG);
     fit_terminal(&mut spec);
     let (session, devices, size) = devices(&spec, begun)?;
     let stopper = event_loop.stopper();
@@ -43,8 +43,8 @@ pub(crate) fn build(mut spec: VmSpec, begun: Instant) -> Result<(Vm, Arc<Mutex<P
         cpus: spec.cpus,
         memory: spec.memory_mib << 20,
         features: features(&spec)?,
-        boot: boot(spec.debug)?,
-        console: console(spec.debug)?,
+        boot: boot(debug)?,
+        console: console(debug)?,
         devices,
         trace: false,
     };
@@ -66,7 +66,7 @@ fn devices(spec: &VmSpec, begun: Instant) -> Result<(Session, Vec<DeviceSpec>, C
     let (console, size) = stdio::console(Streams::default(), ports)?;
     let files = fs::Config {
         tag: start.root.file_system.source.clone(),
-        directory: PathBuf::from(SHARE),
+        directory: PathBuf::from(vmspec::SHARE),
         read_only: false,
     };
     let random = rng::Config::default();

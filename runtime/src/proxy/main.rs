@@ -14,15 +14,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use runtime::vmspec::VmSpec;
+use runtime::vmspec::{self, VmSpec};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use vmm::control::progress;
 use vmm::stats::processor_time;
 use vmm::terminal::Raw;
-
-/// Where `runq` has put what we are to do.
-const VMSPEC: &str = "/run/vmspec.json";
 
 /// Could not do its own work: as `docker run` has it.
 const FAILURE: u8 = 125;
@@ -38,8 +35,10 @@ fn main() -> ExitCode {
 }
 
 fn run(begun: Instant) -> Result<u8> {
-    let spec = VmSpec::load(Path::new(VMSPEC))?;
-    start_log(spec.debug);
+    start_log();
+    let spec = VmSpec::load(Path::new(vmspec::PATH))?;
+    // The time of runc, which this process was before.
+    info!(cpu = ?processor_time(), after = ?begun.elapsed(), "monitor started");
     let (vm, shared) = machine::build(spec, begun)?;
     info!(cpu = ?processor_time(), after = ?begun.elapsed(), "machine built");
     let raw = Raw::enter().context("terminal")?;
@@ -55,14 +54,11 @@ fn run(begun: Instant) -> Result<u8> {
     Ok(verdict.code)
 }
 
-fn start_log(debug: bool) {
-    let filter = match std::env::var("RUNQ_LOG") {
-        Ok(filter) => EnvFilter::new(filter),
-        Err(_) if debug => EnvFilter::new("debug"),
-        Err(_) => EnvFilter::new("error"),
-    };
+/// To stderr, which is the container's: nothing but errors, unless RUNQ_LOG asks for more.
+fn start_log() {
+    let filter = std::env::var("RUNQ_LOG").unwrap_or_else(|_| "error".to_owned());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(filter))
         .with_writer(io::stderr)
         .with_ansi(false)
         .init();

@@ -43,7 +43,6 @@ pub(super) fn vm_spec(spec: &Spec, options: &Options, sizes: &Sizes) -> Result<V
         cpus: sizes.cpus,
         memory_mib: sizes.memory_mib,
         cpu_features: options.cpu_features.clone(),
-        debug: options.log.is_some(),
         systemd: options.systemd,
         start,
     })
