@@ -43,6 +43,8 @@ pub struct Signals {
     descriptor: SignalFd,
     /// Whether a changed window is our terminal's, not a signal like others.
     terminal: bool,
+    /// A signal, and the one that the guest's command gets in its stead.
+    replaced: Option<(i32, i32)>,
 }
 
 /// A signal that came.
@@ -76,7 +78,15 @@ impl Signals {
         Ok(Self {
             descriptor: SignalFd::with_flags(&set, flags)?,
             terminal: forwarded == Forwarded::Usual || io::stdin().is_terminal(),
+            replaced: None,
         })
+    }
+
+    /// Lets the guest's command get the signal `to` whenever `from` comes.
+    #[must_use]
+    pub fn replace(mut self, from: i32, to: i32) -> Self {
+        self.replaced = Some((from, to));
+        self
     }
 
     /// The next signal that came, if any.
@@ -85,7 +95,10 @@ impl Signals {
         Some(match number {
             libc::SIGWINCH if self.terminal => Received::WindowChanged,
             number => Received::ForGuest {
-                number,
+                number: match self.replaced {
+                    Some((from, to)) if from == number => to,
+                    _ => number,
+                },
                 ends: !HARMLESS.contains(&number),
             },
         })

@@ -27,7 +27,7 @@ const INITRD: &str = "/initrd";
 
 /// Builds the machine. How the container's process is doing can be seen in what comes back with it.
 pub(crate) fn build(mut spec: VmSpec, begun: Instant) -> Result<(Vm, Arc<Mutex<Progress>>)> {
-    let signals = Signals::take(Forwarded::All).context("signals")?;
+    let signals = signals(spec.systemd)?;
     fs::raise_open_files_limit().context("limit of open files")?;
     let kvm = kvm::open()?;
     kvm::check_runs_linux()?;
@@ -49,6 +49,16 @@ pub(crate) fn build(mut spec: VmSpec, begun: Instant) -> Result<(Vm, Arc<Mutex<P
         trace: false,
     };
     Ok((Vm::new(&kvm, config, event_loop)?, progress))
+}
+
+/// Every signal is the container's. systemd as its first process powers off on another signal than
+/// the one that `docker stop` sends (systemd(1), SIGRTMIN+4).
+fn signals(systemd: bool) -> Result<Signals> {
+    let signals = Signals::take(Forwarded::All).context("signals")?;
+    Ok(match systemd {
+        true => signals.replace(libc::SIGTERM, libc::SIGRTMIN() + 4),
+        false => signals,
+    })
 }
 
 /// The size that the container's terminal has by now counts, not the one in the configuration.

@@ -39,6 +39,7 @@ fn run(begun: Instant) -> Result<u8> {
     let spec = VmSpec::load(Path::new(vmspec::PATH))?;
     // The time of runc, which this process was before.
     info!(cpu = ?processor_time(), after = ?begun.elapsed(), "monitor started");
+    let systemd = spec.systemd;
     let (vm, shared) = machine::build(spec, begun)?;
     info!(cpu = ?processor_time(), after = ?begun.elapsed(), "machine built");
     let raw = Raw::enter().context("terminal")?;
@@ -47,7 +48,7 @@ fn run(begun: Instant) -> Result<u8> {
     drop(raw);
     info!(cpu = ?processor_time(), after = ?begun.elapsed(), "machine ended");
     let exit = ended?.exit;
-    let verdict = verdict::of(exit, &progress(&shared));
+    let verdict = verdict::of(exit, &progress(&shared), systemd);
     if let Some(message) = verdict.message {
         eprintln!("runq: {message}");
     }

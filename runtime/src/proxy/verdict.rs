@@ -21,14 +21,21 @@ pub(crate) struct Verdict {
 /// A guest that breaks down ends like a process that does: a panic like abort(3) (134), a triple
 /// fault like a segmentation fault (139), a reset like a container that is rebooted (SIGHUP, 129:
 /// reboot(2), in a PID namespace).
-pub(crate) fn of(exit: Exit, progress: &Progress) -> Verdict {
+///
+/// `systemd` ends by reboot(2), for which the kernel ends it by a signal: SIGINT if it powered off,
+/// SIGHUP if it is to be started again (pid_namespaces(7)).
+pub(crate) fn of(exit: Exit, progress: &Progress, systemd: bool) -> Verdict {
     let told = |code, message: String| Verdict {
         code,
         message: Some(message),
     };
     match (&progress.outcome, progress.ended_by) {
         (Some(Outcome::Exited(code)), _) => Verdict {
-            code: *code,
+            code: match i32::from(*code) - i32::from(SIGNALS) {
+                libc::SIGINT if systemd => 0,
+                libc::SIGHUP if systemd => 1,
+                _ => *code,
+            },
             message: None,
         },
         (Some(Outcome::Failed { code, message }), _) => told(*code, message.clone()),
@@ -58,7 +65,7 @@ mod tests {
     use super::*;
 
     fn code(exit: Exit, progress: &Progress) -> u8 {
-        of(exit, progress).code
+        of(exit, progress, false).code
     }
 
     #[test]
@@ -71,8 +78,20 @@ mod tests {
             code: 7,
             message: None,
         };
-        assert_eq!(of(Exit::PowerOff, &progress), silent);
-        assert_eq!(of(Exit::Panic, &progress), silent);
+        assert_eq!(of(Exit::PowerOff, &progress, false), silent);
+        assert_eq!(of(Exit::Panic, &progress, false), silent);
+    }
+
+    #[test]
+    fn systemd_that_powers_off_has_succeeded() {
+        for (code, verdict) in [(130, 0), (129, 1), (7, 7), (143, 143)] {
+            let progress = Progress {
+                outcome: Some(Outcome::Exited(code)),
+                ..Default::default()
+            };
+            assert_eq!(of(Exit::PowerOff, &progress, true).code, verdict);
+            assert_eq!(of(Exit::PowerOff, &progress, false).code, code);
+        }
     }
 
     #[test]
@@ -84,7 +103,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        let verdict = of(Exit::Stopped, &progress);
+        let verdict = of(Exit::Stopped, &progress, false);
         assert_eq!(verdict.code, 127);
         assert_eq!(verdict.message.as_deref(), Some("no such thing"));
     }
@@ -97,7 +116,7 @@ mod tests {
         assert_eq!(code(Exit::Reset, &progress), 129);
         assert_eq!(code(Exit::PowerOff, &progress), 125);
         for exit in [Exit::Panic, Exit::TripleFault, Exit::Reset, Exit::PowerOff] {
-            assert!(of(exit, &progress).message.is_some());
+            assert!(of(exit, &progress, false).message.is_some());
         }
     }
 

@@ -42,6 +42,22 @@ fn logs_signals_states_and_stop() {
     assert_eq!(container.wait().unwrap(), "137");
 }
 
+/// What systemd does: it powers off on a signal of its own, by reboot(2).
+#[test]
+#[ignore = "needs Docker: make test"]
+fn systemd_is_stopped_by_its_own_signal() {
+    let container = Container::new().unwrap();
+    let script =
+        "trap 'echo stopping; poweroff -f' 38; echo ready; while :; do sleep 1000 & wait $!; done";
+    let options = ["-e", "RUNQ_SYSTEMD=1", "--cap-add", "SYS_BOOT"];
+    container.detach(&options, script).unwrap();
+    let mut logs = container.follow().unwrap();
+    logs.wait_for("ready\n").unwrap();
+    container.docker(&["stop", "-t", "100"]).unwrap();
+    logs.wait_for("stopping\n").unwrap();
+    assert_eq!(container.inspect("{{.State.ExitCode}}").unwrap(), "0");
+}
+
 /// Counts: in a frozen machine the count stands still.
 #[test]
 #[ignore = "needs Docker: make test"]
