@@ -128,6 +128,37 @@ fn the_machine_is_as_large_as_was_asked_for() {
     assert_output(&done, &format!("2\n1\n{version}\n"));
 }
 
+/// The monitor's threads, each with what it may do: its capabilities, system call filters and root.
+#[test]
+#[ignore = "needs Docker: make test"]
+fn the_monitor_has_given_up_what_it_does_not_need() {
+    let container = Container::new().unwrap();
+    container.detach(&[], "echo ready; sleep 1000").unwrap();
+    container.follow().unwrap().wait_for("ready\n").unwrap();
+    let pid = container.pid().unwrap();
+    let threads = script(&format!(
+        "for task in /proc/{pid}/task/*; do
+             echo $(cat $task/comm) \
+                 $(awk '/^(CapPrm|CapEff|NoNewPrivs|Seccomp):/ {{ print $2 }}' $task/status) \
+                 $(ls -A $task/root/ | tr '\\n' ' ')
+         done | sort"
+    ))
+    .unwrap();
+    // CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, MKNOD, SETFCAP: bits 0, 1, 3, 4, 6, 7, 27, 31.
+    let files = "00000000880000db";
+    let none = "0000000000000000";
+    let lines: Vec<&str> = threads
+        .lines()
+        .filter(|line| !line.starts_with("kvm-"))
+        .collect();
+    let expected = [
+        format!("fs-runq {files} {files} 1 2 root volumes"),
+        format!("proxy {none} {none} 1 2"),
+        format!("vcpu0 {none} {none} 1 2"),
+    ];
+    assert_eq!(lines, expected);
+}
+
 /// Docker's init is the first process, ours its child.
 #[test]
 #[ignore = "needs Docker: make test"]
