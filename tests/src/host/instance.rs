@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::client::{Command, Output};
 use super::qemu::{self, Machine, Qemu, Variant};
-use super::{cache, image, payload, state};
+use super::{cache, image, payload, state, watch};
 
 /// A restore takes a second or two on an idle machine.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -113,6 +113,9 @@ impl Host {
         };
         fs::write(dir.join(RECORD), serde_json::to_vec(&record)?)?;
         greet(record.port, options.payload.is_some(), deadline)?;
+        if options.lifetime == Lifetime::OfProcess {
+            watch::end_when_stuck(qemu.pid, &dir.join("console.log"));
+        }
         Ok(Self {
             dir: dir.to_owned(),
             record,

@@ -22,6 +22,7 @@ mod instance;
 mod payload;
 mod qmp;
 pub mod terminal;
+mod watch;
 
 pub use client::{Command, Output};
 pub use instance::{Host, Lifetime, Options, list};

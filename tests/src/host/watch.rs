@@ -1,0 +1,74 @@
+//! Ending a host that is stuck, so that who waits for it hears of that soon.
+//!
+//! It happens that both processors of the emulated machine sleep for ever, as if an interrupt were lost in QEMU. A host
+//! that is only idle still has its timers.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const PERIOD: Duration = Duration::from_secs(60);
+/// Hundredths of a second (`USER_HZ`) of processor time that an idle host uses many times over in a period.
+const LEAST: u64 = 10;
+/// Of what it printed on its console.
+const LINES: usize = 10;
+
+/// Watches QEMU from a thread of its own, which ends with it. `console` is the log of the host's console.
+pub(super) fn end_when_stuck(qemu: Pid, console: &Path) {
+    let console = console.to_owned();
+    thread::spawn(move || {
+        let mut before = None;
+        while let Some(now) = processor_time(qemu) {
+            if before.is_some_and(|before| now - before < LEAST) {
+                eprintln!("testhost: the host is stuck, and ended; the last lines of its console:");
+                let text = fs::read(&console).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                let lines: Vec<&str> = text.lines().collect();
+                for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
+                    eprintln!("testhost: {line}");
+                }
+                // It fails if it has ended by itself.
+                let _ = kill(qemu, Signal::SIGKILL);
+                return;
+            }
+            before = Some(now);
+            thread::sleep(PERIOD);
+        }
+    });
+}
+
+/// The time of all threads of a process, if it is there.
+fn processor_time(pid: Pid) -> Option<u64> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Fields 14 and 15 of proc_pid_stat(5), which are those behind the name's parenthesis from the twelfth on.
+fn parse(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11);
+    let user: u64 = times.next()?.parse().ok()?;
+    let system: u64 = times.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_are_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 21 34 0 0 20";
+        assert_eq!(parse(stat), Some(55));
+        assert_eq!(parse(""), None);
+        assert!(processor_time(Pid::this()).is_some());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_time() {
+        assert_eq!(processor_time(Pid::from_raw(i32::MAX)), None);
+    }
+}
