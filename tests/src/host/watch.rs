@@ -1,9 +1,10 @@
 //! Ending a host that is stuck, so that who waits for it hears of that soon.
 //!
-//! It happens that both processors of the emulated machine sleep for ever, as if an interrupt were lost in QEMU. A host
-//! that is only idle still has its timers.
+//! It happens that a processor of the emulated machine sleeps for ever, as if an interrupt were lost in QEMU. One that is
+//! only idle still has its timers.
 
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, DirEntry};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const PERIOD: Duration = Duration::from_secs(60);
-/// Hundredths of a second (`USER_HZ`) of processor time that an idle host uses many times over in a period.
-const LEAST: u64 = 10;
+/// Hundredths of a second (`USER_HZ`) of processor time that a thread has used if it is one of the machine's processors,
+/// or serves them all.
+const BUSY: u64 = 500;
+/// What such a thread uses many times over in a period, even if the machine is idle.
+const LEAST: u64 = 2;
 /// Of what it printed on its console.
 const LINES: usize = 10;
 
@@ -21,9 +25,12 @@ const LINES: usize = 10;
 pub(super) fn end_when_stuck(qemu: Pid, console: &Path) {
     let console = console.to_owned();
     thread::spawn(move || {
-        let mut before = None;
-        while let Some(now) = processor_time(qemu) {
-            if before.is_some_and(|before| now - before < LEAST) {
+        let mut before = HashMap::new();
+        while let Some(now) = busy_threads(qemu) {
+            let stuck = |(thread, time): (&String, &u64)| {
+                now.get(thread).is_some_and(|later| later - time < LEAST)
+            };
+            if before.iter().any(stuck) {
                 eprintln!("testhost: the host is stuck, and ended; the last lines of its console:");
                 let text = fs::read(&console).unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
@@ -35,15 +42,23 @@ pub(super) fn end_when_stuck(qemu: Pid, console: &Path) {
                 let _ = kill(qemu, Signal::SIGKILL);
                 return;
             }
-            before = Some(now);
+            before = now;
             thread::sleep(PERIOD);
         }
     });
 }
 
-/// The time of all threads of a process, if it is there.
-fn processor_time(pid: Pid) -> Option<u64> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// The processor time of each thread that has used much of it, if the process is there.
+fn busy_threads(process: Pid) -> Option<HashMap<String, u64>> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let time = |task: DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let name = task.file_name().into_string().ok()?;
+        parse(&stat)
+            .filter(|time| *time >= BUSY)
+            .map(|time| (name, time))
+    };
+    Some(tasks.flatten().filter_map(time).collect())
 }
 
 /// Fields 14 and 15 of proc_pid_stat(5), which are those behind the name's parenthesis from the twelfth on.
@@ -64,11 +79,12 @@ mod tests {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 21 34 0 0 20";
         assert_eq!(parse(stat), Some(55));
         assert_eq!(parse(""), None);
-        assert!(processor_time(Pid::this()).is_some());
     }
 
     #[test]
-    fn a_process_that_is_gone_has_no_time() {
-        assert_eq!(processor_time(Pid::from_raw(i32::MAX)), None);
+    fn threads_are_found_as_long_as_the_process_is_there() {
+        assert_eq!(busy_threads(Pid::from_raw(i32::MAX)), None);
+        // This test has not used five seconds.
+        assert_eq!(busy_threads(Pid::this()), Some(HashMap::new()));
     }
 }
