@@ -15,6 +15,9 @@ pub const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 /// The runtime's name: `docker run --runtime runq`.
 pub const NAME: &str = "runq";
 
+/// The key of the runtime for containers that name none.
+const DEFAULT: &str = "default-runtime";
+
 type Object = Map<String, Value>;
 
 /// Adds the runtime with this program to Docker's configuration file, which is created if it is
@@ -29,8 +32,8 @@ pub fn register(file: &Path, program: &Path) -> Result<bool> {
     change(file, |config| add(config, program))
 }
 
-/// Takes the runtime out again, and the file away if nothing is left in it. Returns whether anything
-/// changed.
+/// Takes the runtime out again, as the default runtime, too, without which Docker would not start;
+/// and the file away if nothing is left in it. Returns whether anything changed.
 ///
 /// # Errors
 /// As [`register`].
@@ -46,6 +49,9 @@ fn add(config: &mut Object, program: &str) -> Result<()> {
 }
 
 fn remove(config: &mut Object) -> Result<()> {
+    if config.get(DEFAULT).is_some_and(|name| name == NAME) {
+        config.shift_remove(DEFAULT);
+    }
     if !config.contains_key("runtimes") {
         return Ok(());
     }
@@ -75,7 +81,7 @@ fn change(file: &Path, how: impl FnOnce(&mut Object) -> Result<()>) -> Result<bo
     if before == after {
         return Ok(false);
     }
-    let written = match after.is_empty() {
+    let written = match after.is_empty() && !file.is_symlink() {
         true => fs::remove_file(&path).map_err(Into::into),
         false => write(&path, &after),
     };
@@ -170,6 +176,28 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
         assert!(unregister(&path).unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn docker_is_not_left_with_a_default_runtime_that_is_gone() {
+        let text = r#"{"default-runtime": "runq", "runtimes": {"runq": {"path": "/r"}}, "a": 1}"#;
+        let (_folder, path) = file(text);
+        assert!(unregister(&path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"a\": 1\n}\n");
+        fs::write(&path, r#"{"default-runtime": "runc"}"#).unwrap();
+        assert!(!unregister(&path).unwrap(), "another stays");
+    }
+
+    #[test]
+    fn a_link_stays_one() {
+        let (folder, path) = file("{}");
+        let link = folder.path().join("link.json");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(register_runq(&link).unwrap());
+        assert!(fs::read_to_string(&path).unwrap().contains("runq"));
+        assert!(unregister(&link).unwrap());
+        assert_eq!(fs::read_to_string(&link).unwrap(), "{}\n");
+        assert!(link.is_symlink());
     }
 
     #[test]

@@ -234,3 +234,22 @@ fn check_tells_what_is_missing_and_fails_for_what_is_needed() {
     let output = place.runq("check now");
     assert_eq!(stderr(&output), "runq: check now: it takes no arguments\n");
 }
+
+#[test]
+fn what_is_not_installed_is_not_registered() {
+    let place = Place::new();
+    let output = place.runq("register daemon.json");
+    let program = place.path("root/runq").display().to_string();
+    let expected = format!(
+        "runq: {program}: not found: install runq there, or name its folder by RUNQ_ROOT\n"
+    );
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!place.path("daemon.json").exists());
+    place.program("root/runq", "");
+    let output = place.runq("register daemon.json");
+    assert!(output.status.success(), "{output:?}");
+    let config: Value =
+        serde_json::from_slice(&fs::read(place.path("daemon.json")).unwrap()).unwrap();
+    assert_eq!(config["runtimes"]["runq"]["path"], program);
+}

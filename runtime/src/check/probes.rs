@@ -66,18 +66,36 @@ pub(super) fn devices() -> Vec<Finding> {
 
 /// Docker, and whether it knows runq. Other programs can call runq, too.
 pub(super) fn docker(config: &Path) -> [Finding; 2] {
-    let mut version = Command::new("docker");
-    version.args(["version", "--format", "{{.Server.Version}}"]);
-    let docker = match first_line(&mut version) {
+    let ask = |words: [&str; 3]| first_line(Command::new("docker").args(words));
+    let version = ask(["version", "--format", "{{.Server.Version}}"]);
+    let runtimes = match &version {
+        Ok(_) => ask(["info", "--format", "{{json .Runtimes}}"]).ok(),
+        Err(_) => None,
+    };
+    let docker = match version {
         Ok(version) => Finding::fit("Docker", version),
         Err(error) => Finding::optional("Docker", format!("{error:#}")),
     };
     let part = "Docker's runtime";
-    let runtime = match registered(config) {
+    let runtime = match known(config, runtimes.as_deref()) {
         Ok(name) => Finding::fit(part, format!("docker run --runtime {name}")),
         Err(error) => Finding::optional(part, format!("{}: {error:#}", config.display())),
     };
     [docker, runtime]
+}
+
+/// The name under which a Docker with these runtimes has runq; without a Docker that answers, the one
+/// of its configuration.
+fn known(config: &Path, runtimes: Option<&str>) -> Result<String> {
+    let Some(runtimes) = runtimes else {
+        return registered(config);
+    };
+    let runtimes: Value = serde_json::from_str(runtimes).context("docker info")?;
+    if let Some(name) = runq_among(&runtimes) {
+        return Ok(name);
+    }
+    let name = registered(config)?;
+    bail!("{name} is in it, but Docker has not read that yet: `systemctl reload docker`")
 }
 
 /// The name under which Docker's configuration has runq.
@@ -85,15 +103,19 @@ fn registered(config: &Path) -> Result<String> {
     let hint = "no runq: `runq register`, then `systemctl reload docker`";
     let text = fs::read(config).map_err(|error| anyhow!("{error}: {hint}"))?;
     let config: Value = serde_json::from_slice(&text)?;
-    let runtimes = config["runtimes"].as_object().context(hint)?;
+    runq_among(&config["runtimes"]).context(hint)
+}
+
+/// The name of the first runtime whose program is called runq.
+fn runq_among(runtimes: &Value) -> Option<String> {
     let is_runq = |runtime: &Value| {
         let path = runtime["path"].as_str().map(Path::new);
         path.and_then(Path::file_name)
             .is_some_and(|name| name == "runq")
     };
-    let mut names = runtimes.iter().filter(|(_, runtime)| is_runq(runtime));
-    let (name, _) = names.next().context(hint)?;
-    Ok(name.clone())
+    let mut names = runtimes.as_object()?.iter();
+    let (name, _) = names.find(|(_, runtime)| is_runq(runtime))?;
+    Some(name.clone())
 }
 
 /// The first line that a program prints, or of what it complains about.
@@ -163,5 +185,19 @@ mod tests {
         assert_eq!(registered(&path).unwrap(), "vm");
         fs::write(&path, "{").unwrap();
         assert!(hint(&path).starts_with("EOF while parsing"));
+    }
+
+    #[test]
+    fn docker_itself_has_the_last_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("daemon.json");
+        let runtimes = r#"{"runc": {"path": "runc"}, "vm": {"path": "/opt/runq/runq"}}"#;
+        assert_eq!(known(&path, Some(runtimes)).unwrap(), "vm");
+        let others = r#"{"runc": {"path": "runc"}}"#;
+        let hint = || format!("{:#}", known(&path, Some(others)).unwrap_err());
+        assert!(hint().contains("no runq: `runq register`"), "{}", hint());
+        fs::write(&path, format!(r#"{{"runtimes": {runtimes}}}"#)).unwrap();
+        assert!(hint().starts_with("vm is in it, but"), "{}", hint());
+        assert_eq!(known(&path, None).unwrap(), "vm");
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::register::{self, DAEMON_JSON};
 use crate::{check, create};
@@ -76,7 +76,8 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "create" | "run" if !asks_for_help(line) => create(line),
         "exec" if !asks_for_help(line) => exec(line),
         "register" => {
-            register_with_docker(line, |file| register::register(file, &root().join("runq")))
+            let program = installed_program()?;
+            register_with_docker(line, |file| register::register(file, &program))
         }
         "unregister" => register_with_docker(line, register::unregister),
         _ => Err(Runc::find(line)?.exec(line)),
@@ -113,6 +114,17 @@ fn print(text: &str) -> Result<ExitCode> {
 
 fn root() -> PathBuf {
     env::var_os("RUNQ_ROOT").map_or(PathBuf::from(INSTALLED), PathBuf::from)
+}
+
+/// What Docker is to call. It knows no working directory.
+fn installed_program() -> Result<PathBuf> {
+    let program = root().join("runq");
+    ensure!(
+        program.is_file(),
+        "{}: not found: install runq there, or name its folder by RUNQ_ROOT",
+        program.display()
+    );
+    std::path::absolute(&program).with_context(|| program.display().to_string())
 }
 
 /// Shows how fit the host is.

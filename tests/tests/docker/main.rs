@@ -8,11 +8,13 @@ mod attached;
 mod breakdowns;
 mod detached;
 mod files;
+mod packages;
 mod process;
 mod refusals;
 mod several;
 mod volumes;
 
+use tests::docker::script;
 use tests::guest::Finished;
 
 /// Asserts the exit code, and shows everything if it is another.
@@ -27,4 +29,17 @@ fn assert_output(done: &Finished, stdout: &str) {
     assert_eq!(done.code(), Some(0), "{done:?}");
     assert_eq!(done.stdout(), stdout);
     assert_eq!(done.stderr(), "");
+}
+
+/// Runs `body` while `path` is somewhere else.
+fn without(path: &str, body: impl FnOnce()) {
+    struct Back<'a>(&'a str);
+    impl Drop for Back<'_> {
+        fn drop(&mut self) {
+            script(&format!("rm -rf {0}; mv {0}.away {0}", self.0)).unwrap();
+        }
+    }
+    script(&format!("mv {path} {path}.away")).unwrap();
+    let _back = Back(path);
+    body();
 }

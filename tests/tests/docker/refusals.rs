@@ -2,6 +2,8 @@
 
 use tests::docker::{Container, ROOT, docker, script};
 
+use crate::without;
+
 /// Runs `docker run OPTIONS busybox true`, which runq must refuse with a line that has all of `expected`.
 #[track_caller]
 fn refused(options: &[&str], expected: &[&str]) {
@@ -40,19 +42,6 @@ fn wrong_values_and_what_a_machine_cannot_do_are_named() {
     refused(&["-e", "RUNQ_MEM=63"], &["RUNQ_MEM", "63", "64"]);
     refused(&["--privileged"], &["--privileged"]);
     refused(&["--network", "host"], &["--network host"]);
-}
-
-/// Runs `body` while `path` is somewhere else.
-fn without(path: &str, body: impl FnOnce()) {
-    struct Back<'a>(&'a str);
-    impl Drop for Back<'_> {
-        fn drop(&mut self) {
-            script(&format!("rm -rf {0}; mv {0}.away {0}", self.0)).unwrap();
-        }
-    }
-    script(&format!("mv {path} {path}.away")).unwrap();
-    let _back = Back(path);
-    body();
 }
 
 #[test]
