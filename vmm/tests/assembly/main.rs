@@ -7,7 +7,7 @@ mod guest;
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use devices::virtio::{Fabric, MsiMessage};
 use guest::{Event, Machine, PATIENCE, run_vm};
@@ -337,7 +337,7 @@ fn interrupted(machine: &mut Machine, rounds: u32) -> bool {
 
 /// Waits for the interrupt: KVM injects it from a kernel thread, which a busy host may let wait.
 fn interrupted_in_time(machine: &mut Machine) -> bool {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         if is_interrupted(machine) {
             return true;
