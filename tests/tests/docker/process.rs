@@ -144,8 +144,8 @@ fn the_monitor_has_given_up_what_it_does_not_need() {
          done | sort"
     ))
     .unwrap();
-    // CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, MKNOD, SETFCAP: bits 0, 1, 3, 4, 6, 7, 27, 31.
-    let files = "00000000880000db";
+    // CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETGID, SETUID, MKNOD, SETFCAP: bits 0 to 4, 6, 7, 27, 31.
+    let files = "00000000880000df";
     let none = "0000000000000000";
     let lines: Vec<&str> = threads
         .lines()
