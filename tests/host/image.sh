@@ -31,8 +31,8 @@ modprobe -d "$root" -S "$version" --show-depends virtio_blk | sed -n 's/^insmod 
     done
 (cd "$initrd" && find . | cpio --quiet -o -H newc | gzip -1) > "$out/initrd"
 
-# The image's own QEMU runs it, with its own libraries: Debian 12's 7.2 translates code that its other thread patches
-# at that moment (until 8.1), of which hosts died, and is slower.
+# The image's own QEMU runs it, with its own libraries: under Debian 12's 7.2 hosts died of code that had just been patched
+# far more often, and guests took half as long again to boot.
 qemu=$out/qemu
 lib=$root/usr/lib/x86_64-linux-gnu
 mkdir "$qemu"
