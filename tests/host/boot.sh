@@ -20,11 +20,9 @@ ln -sfn /proc/self/fd/0 /dev/stdin
 ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
 
-# cgroup v2 allows controllers in the root's children only once the root holds no process.
+# Docker asks its own group what the kernel can limit; the root group has no files for that.
 mkdir /sys/fs/cgroup/init
-while read -r pid; do
-    echo "$pid" > /sys/fs/cgroup/init/cgroup.procs 2> /dev/null || true # kernel threads stay
-done < /sys/fs/cgroup/cgroup.procs
+echo $$ > /sys/fs/cgroup/init/cgroup.procs
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
     echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control
 done

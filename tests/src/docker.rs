@@ -1,14 +1,17 @@
 //! Docker with runq, as a user has it.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::guest::{Finished, Guest, Running, payload};
+use crate::guest::{Finished, Guest, Running, TIMEOUT, payload};
 
 /// Where runq is, for Docker.
 pub const ROOT: &str = "/var/lib/runq";
@@ -139,6 +142,16 @@ impl Container {
         self.docker(&["wait"])
     }
 
+    /// The process that runs the virtual machine, to wait for its end.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub fn process(&self) -> Result<Process> {
+        let pid: i32 = self.pid()?.parse().context("Docker's pid")?;
+        let pid = Pid::from_raw(pid).context("Docker's pid is 0")?;
+        Ok(Process(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
     /// Number of the process that runs the virtual machine.
     ///
     /// # Errors
@@ -147,6 +160,22 @@ impl Container {
         let pid = self.inspect("{{.State.Pid}}")?;
         ensure!(Path::new("/proc").join(&pid).exists(), "{pid}: no process");
         Ok(pid)
+    }
+}
+
+/// A process of the host.
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait(&self) -> Result<()> {
+        let mut readable = [PollFd::new(&self.0, PollFlags::IN)];
+        let timeout = Timespec::try_from(TIMEOUT)?;
+        ensure!(poll(&mut readable, Some(&timeout))? == 1, "it did not end");
+        Ok(())
     }
 }
 

@@ -32,7 +32,7 @@ pub use terminal::{Mode, Terminal};
 
 /// Time for a guest from start to end, unless a test says otherwise: what hangs is ended, and its output shown. A boot
 /// takes a second or two, but an emulated host on a busy machine may be thirty times as slow.
-const TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The file of the payload with this name.
 ///

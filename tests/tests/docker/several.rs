@@ -49,11 +49,11 @@ fn a_container_outlives_containerd_and_ends_with_its_shim() {
     assert_eq!(survivor.inspect("{{.State.ExitCode}}").unwrap(), "3");
 
     let id = orphan.inspect("{{.Id}}").unwrap();
-    let pid = orphan.pid().unwrap();
+    let process = orphan.process().unwrap();
     script(&format!("pkill -9 -f 'containerd-shim-runc-v2 .*{id}'")).unwrap();
     assert_ne!(orphan.wait().unwrap(), "0");
     orphan.docker(&["rm", "-f"]).unwrap();
-    script(&format!("! test -e /proc/{pid}")).unwrap();
+    process.wait().unwrap();
     let healthy = docker().args(["run", "--rm", "busybox", "true"]).launch();
     assert_eq!(healthy.unwrap().wait().unwrap().code(), Some(0));
 }
