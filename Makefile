@@ -8,7 +8,7 @@ CMD ?= echo "Hello from Linux $$(uname -r) in a container of its own machine"
 export CMD
 
 PAYLOAD := target/payload
-TESTHOST := target/x86_64-unknown-linux-gnu/release/testhost
+TESTHOST := target/x86_64-unknown-linux-gnu/debug/testhost
 
 .PHONY: build install release deb run test test-unit test-host test-boot test-docker lint check bench shell clean packages testhost
 
@@ -46,7 +46,7 @@ bench: packages
 	@tests/bench/run
 
 testhost: packages
-	cargo build --release -p tests --bin testhost
+	cargo build -p tests --bin testhost
 
 shell: build testhost
 	@tests/shell

@@ -27,6 +27,7 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
             minor: 232,
         }],
         macvtap_major: None,
+        cpus: 4,
         open_files: 1024,
     };
     let config = read_original(bundle)?;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::split::{Host, HostDevice};
 
@@ -46,6 +47,7 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
         bundle: text(bundle)?,
         devices: std::iter::once(kvm).chain(optional).collect(),
         macvtap_major: macvtap_major(),
+        cpus: online_cpus()?,
         open_files: open_files(),
     })
 }
@@ -66,6 +68,11 @@ pub fn check_version(vm_folder: &Path) -> Result<()> {
         installed
     );
     Ok(())
+}
+
+fn online_cpus() -> Result<u32> {
+    let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)?.context("number of processors")?;
+    Ok(u32::try_from(online)?)
 }
 
 /// An absolute path that JSON can have.

@@ -10,10 +10,9 @@ use crate::spec::Spec;
 
 /// What a share needs in order to act for any user of the guest, and to confine itself:
 /// `CAPABILITIES` and chroot(2) in devices/src/virtio/fs/confinement.rs.
-const CAPABILITIES: [&str; 10] = [
+const CAPABILITIES: [&str; 9] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
     "CAP_FOWNER",
     "CAP_FSETID",
     "CAP_MKNOD",

@@ -45,6 +45,8 @@ pub struct Host {
     pub devices: Vec<HostDevice>,
     /// Major number of the devices /dev/tapN, if there are any.
     pub macvtap_major: Option<u32>,
+    /// Its processors that are online: as many vCPUs KVM recommends at most.
+    pub cpus: u32,
     /// Most open files that a process can be allowed (/proc/sys/fs/nr_open).
     pub open_files: u64,
 }
@@ -105,7 +107,7 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
 
     let added = additions::add(config, &spec, &options, host);
     let spec = Spec::read(&added.config).context("config.json")?;
-    let sizes = resources::Sizes::of(&spec, &options)?;
+    let sizes = resources::Sizes::of(&spec, &options, host)?;
     Ok(Split {
         vm: guest::vm_spec(&spec, &options, &sizes)?,
         host: host::rewrite(&added.config, &spec, &options, &sizes, host)?,

@@ -41,11 +41,11 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// The options' sizes plus the container's limits: what the guest's system needs comes on top
-    /// of what the container may use.
+    /// of what the container may use. vCPUs for the limit are only as many as the host can run.
     ///
     /// # Errors
     /// When the sum is more than a machine can have.
-    pub(super) fn of(spec: &Spec, options: &Options) -> Result<Self> {
+    pub(super) fn of(spec: &Spec, options: &Options, host: &Host) -> Result<Self> {
         let resources = &spec.linux.resources;
         let limit = resources.memory.limit.filter(|limit| *limit > 0);
         let limit = limit.map_or(0, i64::unsigned_abs);
@@ -55,9 +55,10 @@ impl Sizes {
         let most = i64::MAX.unsigned_abs();
         let raise = raise.filter(|_| whole <= most);
         let raise = raise.with_context(|| format!("--memory {limit}: more than there can be"))?;
-        let cpus = u64::from(options.cpus) + cpus(&resources.cpu);
+        let limit = u32::try_from(cpus(&resources.cpu)).unwrap_or(u32::MAX);
+        let room = host.cpus.saturating_sub(options.cpus);
         Ok(Self {
-            cpus: u32::try_from(cpus).context("--cpus: more than there can be")?,
+            cpus: options.cpus + limit.min(room),
             memory_mib,
             raise,
         })

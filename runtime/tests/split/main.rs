@@ -33,6 +33,7 @@ fn host() -> Host {
         bundle: "/run/bundle".into(),
         devices: vec![device("/dev/kvm", 232), device("/dev/net/tun", 200)],
         macvtap_major: Some(237),
+        cpus: 8,
         open_files: 1_048_576,
     }
 }

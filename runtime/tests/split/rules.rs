@@ -253,16 +253,20 @@ fn memory_is_what_the_container_asks_for_and_more() {
 }
 
 #[test]
-fn processors_are_those_of_the_option_and_of_the_quota() {
-    for (cpu, cpus) in [
-        (json!({"shares": 5}), 2),
-        (json!({"quota": 100_000, "period": 100_000}), 3),
-        (json!({"quota": 150_000, "period": 100_000}), 4),
-        (json!({"quota": 250_000}), 5),
-        (json!({"quota": -1, "period": 0}), 2),
+fn processors_are_those_of_the_option_and_of_the_quota_as_far_as_the_host_has_them() {
+    for (option, cpu, cpus) in [
+        ("2", json!({"shares": 5}), 2),
+        ("2", json!({"quota": 100_000, "period": 100_000}), 3),
+        ("2", json!({"quota": 150_000, "period": 100_000}), 4),
+        ("2", json!({"quota": 250_000}), 5),
+        ("2", json!({"quota": -1, "period": 0}), 2),
+        ("2", json!({"quota": 800_000}), 8),
+        ("2", json!({"quota": i64::MAX, "period": 1}), 8),
+        // The monitor refuses what was asked for by name.
+        ("9", json!({"quota": 100_000}), 9),
     ] {
         let config = changed(|config| config["linux"]["resources"]["cpu"] = cpu.clone());
-        let split = split_with(&config, &[("cpu", "2")]);
+        let split = split_with(&config, &[("cpu", option)]);
         assert_eq!(split.vm.cpus, cpus, "{cpu}");
         assert_eq!(split.host["linux"]["resources"]["cpu"], cpu);
     }

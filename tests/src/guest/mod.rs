@@ -16,7 +16,7 @@ mod initrd;
 mod rootfs;
 mod running;
 mod stream;
-mod terminal;
+pub mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -10,6 +10,28 @@ use rustix::termios::{
     ControlModes, InputModes, LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize,
 };
 
+/// A shell script that tells its window's size and what is typed, and lives through Ctrl-C; `quit` ends it with the exit
+/// code 5. Signals find the shell in `wait`: `read` would miss one that comes just before it sleeps.
+pub const SCRIPT: &str = r#"
+trap 'echo "now $(stty size)"' WINCH
+trap 'echo interrupted' INT
+exec 3<&0
+while read line; do
+    echo "<$line>"
+    [ "$line" != quit ] || exit 5
+done <&3 &
+echo "size $(stty size)"
+tty
+echo "term $TERM"
+echo warning >&2
+echo ready
+while :; do
+    wait $!
+    code=$?
+    [ $code -gt 128 ] || exit $code
+done
+"#;
+
 /// A pseudo-terminal.
 pub struct Terminal {
     /// Our end: keys go in, and what is shown comes out.

@@ -29,8 +29,10 @@ const AGENT_PORT: u16 = 7000;
 /// The kinds of host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Variant {
-    /// Two CPUs, Docker running.
-    Docker,
+    /// One CPU, Docker running. Nothing of the emulation happens at the same time as something else.
+    One,
+    /// The same with two CPUs, for guests that have two.
+    Two,
     /// One CPU whose clock counts instructions (a nanosecond each), for measurements that do not depend on the
     /// load of the machine outside. Without Docker: idle time passes in no time, so that daemons never rest.
     Icount,
@@ -41,7 +43,8 @@ impl Variant {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Docker => "state",
+            Self::One => "one",
+            Self::Two => "two",
             Self::Icount => "icount",
         }
     }
@@ -50,7 +53,8 @@ impl Variant {
     #[must_use]
     pub fn machine(self) -> Vec<String> {
         let accel: &[&str] = match self {
-            Self::Docker => &["-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"],
+            Self::One => &["-accel", "tcg,thread=multi,tb-size=1024", "-smp", "1"],
+            Self::Two => &["-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"],
             Self::Icount => &[
                 "-accel",
                 "tcg,thread=single,tb-size=1024",
@@ -78,7 +82,7 @@ impl Variant {
     #[must_use]
     pub fn cmdline(self) -> String {
         let docker = match self {
-            Self::Docker => "",
+            Self::One | Self::Two => "",
             Self::Icount => " testhost.docker=0",
         };
         format!("console=ttyS0 panic=-1 quiet apparmor=0 mitigations=off{docker}")

@@ -57,22 +57,33 @@ fn passed(text: &str) -> BTreeSet<String> {
 #[test]
 #[ignore = "boots a guest: make test"]
 fn the_root_behaves_like_a_file_system() {
+    all_is_as_expected("1", "200", "10000");
+}
+
+#[test]
+#[ignore = "boots a guest: make test"]
+fn the_root_behaves_like_a_file_system_with_2_cpus() {
+    all_is_as_expected("2", "4", "200");
+}
+
+/// All checks, with a file of `size` MiB, and with as many `files`.
+fn all_is_as_expected(cpus: &str, size: &str, files: &str) {
     let (rootfs, guest) = fscheck();
     let done = guest
-        .args(["--cpus", "2"])
+        .args(["--cpus", cpus])
         .timeout(LONG)
         .run([
             "/bin/fscheck",
             "check",
             "/check",
             "--size",
-            "200",
+            size,
             "--files",
-            "10000",
+            files,
         ])
         .unwrap();
-    assert_eq!(passed(&done.stdout()), all_checks());
     assert_code(&done, 0);
+    assert_eq!(passed(&done.stdout()), all_checks());
     assert_silent(&done);
     assert_eq!(
         fs::read_dir(rootfs.join("check")).unwrap().count(),

@@ -4,18 +4,15 @@ use rustix::process::Signal;
 
 use crate::{assert_code, assert_silent, busybox};
 
-/// Waits for signals on its standard input, which the test keeps open.
-const WAIT: &str = "echo ready; while :; do read line; done";
+/// Waits for signals. `read` would miss one that comes just before it sleeps; `wait` does not.
+const WAIT: &str = "echo ready; sleep 1000 & while :; do wait; done";
 
 #[test]
 #[ignore = "boots a guest: make test"]
 fn a_signal_reaches_the_commands_handler() {
     let (_rootfs, guest) = busybox();
     let script = format!("trap 'echo usr1' USR1; trap 'exit 42' TERM; {WAIT}");
-    let mut guest = guest
-        .open_stdin()
-        .start(["/bin/sh", "-c", &script])
-        .unwrap();
+    let mut guest = guest.start(["/bin/sh", "-c", &script]).unwrap();
     guest.wait_for("ready\n").unwrap();
     guest.signal(Signal::USR1).unwrap();
     guest.wait_for("usr1\n").unwrap();
@@ -32,10 +29,7 @@ fn a_signal_reaches_the_commands_handler() {
 fn a_first_process_without_a_handler_ignores_a_signal_as_in_a_container() {
     let (_rootfs, guest) = busybox();
     let script = format!("trap 'echo continued; exit 8' CONT; {WAIT}");
-    let mut guest = guest
-        .open_stdin()
-        .start(["/bin/sh", "-c", &script])
-        .unwrap();
+    let mut guest = guest.start(["/bin/sh", "-c", &script]).unwrap();
     guest.wait_for("ready\n").unwrap();
     guest.signal(Signal::TERM).unwrap();
     guest.signal(Signal::CONT).unwrap();
@@ -47,7 +41,7 @@ fn a_first_process_without_a_handler_ignores_a_signal_as_in_a_container() {
 #[ignore = "boots a guest: make test"]
 fn sigkill_ends_all_at_once() {
     let (rootfs, guest) = busybox();
-    let mut guest = guest.open_stdin().start(["/bin/sh", "-c", WAIT]).unwrap();
+    let mut guest = guest.start(["/bin/sh", "-c", WAIT]).unwrap();
     guest.wait_for("ready\n").unwrap();
     guest.signal(Signal::KILL).unwrap();
     // That its streams end shows that no process of it is left.

@@ -1,25 +1,10 @@
 //! A terminal from end to end.
 
 use rustix::process::Signal;
-use tests::guest::{Guest, Kernel, Rootfs, Terminal};
+use tests::guest::terminal::{self, Terminal};
+use tests::guest::{Guest, Kernel, Rootfs};
 
 use crate::{assert_code, busybox};
-
-/// A shell that tells its window's size and what is typed, and lives through Ctrl-C.
-const SCRIPT: &str = r#"
-trap 'echo "now $(stty size)"' WINCH
-trap 'echo interrupted' INT
-echo "size $(stty size)"
-tty
-echo "term $TERM"
-echo warning >&2
-echo ready
-while :; do
-    read line || continue
-    echo "<$line>"
-    [ "$line" != quit ] || exit 5
-done
-"#;
 
 #[test]
 #[ignore = "boots a guest: make test"]
@@ -31,7 +16,7 @@ fn keys_sizes_and_interrupts_reach_the_command_and_the_mode_is_restored() {
     let mut guest = guest
         .terminal(terminal)
         .env("TERM", "vt220")
-        .start(["/bin/sh", "-c", SCRIPT])
+        .start(["/bin/sh", "-c", terminal::SCRIPT])
         .unwrap();
 
     guest.wait_for("size 33 101\r\n").unwrap();

@@ -3,7 +3,7 @@
 use std::thread;
 
 use tests::docker::{Container, docker};
-use tests::guest::Terminal;
+use tests::guest::terminal::{self, Terminal};
 use tests::pattern::{Digest, Pattern};
 
 use crate::assert_code;
@@ -69,34 +69,20 @@ fn a_mebibyte_goes_in_and_comes_out_and_the_streams_are_apart() {
     assert_eq!(Digest::of(done.stdout_bytes()).unwrap(), expected);
 }
 
-/// A shell that tells its window's size, and what is typed.
-const ON_TERMINAL: &str = r#"
-trap 'echo "now $(stty size)"' WINCH
-echo "size $(stty size)"
-tty
-echo error >&2
-echo ready
-while :; do
-    read line || continue
-    echo "<$line>"
-    [ "$line" != quit ] || exit 5
-done
-"#;
-
 #[test]
 #[ignore = "needs Docker: make test"]
 fn a_terminal_has_its_size_from_the_start_and_follows_it() {
     let container = Container::new().unwrap();
     let mut run = container
         .docker_run()
-        .args(["--rm", "-t", "-i", "busybox", "sh", "-c", ON_TERMINAL])
+        .args(["--rm", "-t", "-i", "busybox", "sh", "-c", terminal::SCRIPT])
         .terminal(Terminal::open(33, 101).unwrap())
         .env("TERM", "vt220")
         .launch()
         .unwrap();
     run.wait_for("size 33 101\r\n").unwrap();
     run.wait_for("/dev/pts/0\r\n").unwrap();
-    run.wait_for("error\r\nready\r\n").unwrap();
+    run.wait_for("warning\r\nready\r\n").unwrap();
     run.write("hello\r").unwrap();
     run.wait_for("<hello>\r\n").unwrap();
     run.terminal().unwrap().resize(50, 132).unwrap();

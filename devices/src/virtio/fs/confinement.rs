@@ -17,10 +17,9 @@ use virtiofsd::oslib::dropsupgroups;
 use crate::seccomp::{ANY_THREAD, Allowed};
 
 /// What the threads need of root's privileges, in order to act as the guest's users.
-const CAPABILITIES: [&str; 9] = [
+const CAPABILITIES: [&str; 8] = [
     "CHOWN",
     "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
     "FOWNER",
     "FSETID",
     "MKNOD",
@@ -30,7 +29,7 @@ const CAPABILITIES: [&str; 9] = [
 ];
 
 /// What the threads ask of the kernel beside [`ANY_THREAD`]'s.
-const CALLS: [libc::c_long; 61] = [
+const CALLS: [libc::c_long; 60] = [
     // Waiting for requests, and threads for slow ones.
     libc::SYS_clone,
     libc::SYS_clone3,
@@ -77,7 +76,6 @@ const CALLS: [libc::c_long; 61] = [
     libc::SYS_mknodat,
     libc::SYS_name_to_handle_at,
     libc::SYS_newfstatat,
-    libc::SYS_open_by_handle_at,
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_pread64,
@@ -161,7 +159,7 @@ fn drop_privileges() -> io::Result<()> {
 }
 
 /// Whether this thread has a capability.
-pub(super) fn has(capability: &str) -> bool {
+fn has(capability: &str) -> bool {
     capng::name_to_capability(capability)
         .is_ok_and(|number| capng::have_capability(Type::EFFECTIVE, number))
 }

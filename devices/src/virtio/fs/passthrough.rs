@@ -13,7 +13,7 @@ use virtiofsd::passthrough::{
 use virtiofsd::server::Server;
 
 use super::Config;
-use super::confinement::{Outside, confine, has};
+use super::confinement::{Outside, confine};
 use crate::virtio::{Chain, DeviceError};
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
@@ -78,8 +78,6 @@ impl Share {
 }
 
 fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
-    // File handles instead of an open descriptor for each file that the guest knows.
-    let handles = has("DAC_READ_SEARCH");
     let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(PassthroughConfig {
         root_dir: "/".to_owned(),
@@ -95,11 +93,9 @@ fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
         posix_acl: NegotiationMode::Auto,
         killpriv_v2: true,
         announce_submounts: true,
-        inode_file_handles: if handles {
-            InodeFileHandlesMode::Prefer
-        } else {
-            InodeFileHandlesMode::Never
-        },
+        // A descriptor for each file that the guest knows: who may open files by their handles may open
+        // any file of the file system, beside the share, too.
+        inode_file_handles: InodeFileHandlesMode::Never,
         readdirplus: true,
         allow_direct_io: true,
         guest_fd_limit: open_files.saturating_sub(RESERVED_FDS),
