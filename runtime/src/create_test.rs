@@ -20,6 +20,7 @@ fn bundle() -> tempfile::TempDir {
 fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
     let host = Host {
         vm_folder: "/var/lib/runq/vm".into(),
+        commit: None,
         bundle: bundle.to_str().unwrap().into(),
         devices: vec![HostDevice {
             path: host::KVM,

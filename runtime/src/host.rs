@@ -21,6 +21,9 @@ const PARTS: [&str; 3] = ["proxy", "kernel", "initrd"];
 /// The version of runq that was installed there.
 const INSTALLED_VERSION: &str = "version";
 
+/// The commit that it was built from, for users to see; builds outside of a repository have none.
+const INSTALLED_COMMIT: &str = "commit";
+
 /// Open files that Linux allows a process unless told otherwise (`sysctl_nr_open` of fs/file.c).
 const DEFAULT_OPEN_FILES: u64 = 1 << 20;
 
@@ -44,12 +47,18 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
     let optional = OPTIONAL.into_iter().filter_map(device);
     Ok(Host {
         vm_folder: text(&vm_folder)?,
+        commit: commit(&vm_folder),
         bundle: text(bundle)?,
         devices: std::iter::once(kvm).chain(optional).collect(),
         macvtap_major: macvtap_major(),
         cpus: online_cpus()?,
         open_files: open_files(),
     })
+}
+
+fn commit(vm_folder: &Path) -> Option<String> {
+    let text = fs::read_to_string(vm_folder.join(INSTALLED_COMMIT)).ok()?;
+    Some(text.trim().to_owned()).filter(|commit| !commit.is_empty())
 }
 
 /// Whether what is installed was built together with this program: they speak to each other.

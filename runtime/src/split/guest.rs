@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use proto::{Device, FileSystem, Root, Start, ToGuest};
 
 use super::resources::Sizes;
-use super::{clean, guest_mounts, process};
+use super::{Host, clean, guest_mounts, process};
 use crate::options::Options;
 use crate::seccomp;
 use crate::spec::{self, Spec};
@@ -35,8 +35,18 @@ const DEFAULT_DEVICES: [&str; 8] = [
 ///
 /// # Errors
 /// Names the field that is wrong or that a VM cannot have.
-pub(super) fn vm_spec(spec: &Spec, options: &Options, sizes: &Sizes) -> Result<VmSpec> {
-    let start = start(spec, options).context("config.json")?;
+pub(super) fn vm_spec(
+    spec: &Spec,
+    options: &Options,
+    sizes: &Sizes,
+    host: &Host,
+) -> Result<VmSpec> {
+    let mut start = start(spec, options).context("config.json")?;
+    let commit = host
+        .commit
+        .iter()
+        .map(|commit| format!("RUNQ_COMMIT={commit}"));
+    start.process.env.extend(commit);
     check_length(&start).context("config.json: arguments, environment and mounts")?;
     Ok(VmSpec {
         version: VERSION,

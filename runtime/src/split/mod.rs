@@ -39,6 +39,8 @@ pub const VMSPEC: &str = "vmspec.json";
 pub struct Host {
     /// The folder that becomes every container's root, with `proxy` in it; absolute.
     pub vm_folder: String,
+    /// The commit that what is installed was built from, if that is known.
+    pub commit: Option<String>,
     /// The container's bundle; absolute.
     pub bundle: String,
     /// Those devices that the monitor can use and the host has.
@@ -109,7 +111,7 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
     let spec = Spec::read(&added.config).context("config.json")?;
     let sizes = resources::Sizes::of(&spec, &options, host)?;
     Ok(Split {
-        vm: guest::vm_spec(&spec, &options, &sizes)?,
+        vm: guest::vm_spec(&spec, &options, &sizes, host)?,
         host: host::rewrite(&added.config, &spec, &options, &sizes, host)?,
         files: added.files,
     })

@@ -30,6 +30,7 @@ fn host() -> Host {
     };
     Host {
         vm_folder: "/var/lib/runq/vm".into(),
+        commit: Some("0123abc".into()),
         bundle: "/run/bundle".into(),
         devices: vec![device("/dev/kvm", 232), device("/dev/net/tun", 200)],
         macvtap_major: Some(237),

@@ -127,7 +127,7 @@ fn the_monitor_is_the_process() {
     assert_eq!(process["oomScoreAdj"], 300);
     assert_eq!(process["capabilities"]["inheritable"], Value::Null);
     let guest = &split.vm.start.process;
-    assert_eq!(guest.env, ["A=b", "RUNQ_LOG=debug"]);
+    assert_eq!(guest.env, ["A=b", "RUNQ_LOG=debug", "RUNQ_COMMIT=0123abc"]);
     assert_eq!(
         (guest.user.uid, guest.user.gid, guest.umask),
         (5, 6, Some(7))

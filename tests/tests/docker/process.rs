@@ -1,6 +1,6 @@
 //! What the container's process finds: its rights, its machine, its names.
 
-use tests::docker::{Container, script};
+use tests::docker::{Container, ROOT, script};
 
 use crate::{assert_code, assert_output};
 
@@ -106,8 +106,7 @@ fn similar(expected: &[String], found: &[String]) {
 #[ignore = "needs Docker: make test"]
 fn a_machine_with_2_cpus_is_as_large_as_was_asked_for() {
     let container = Container::new().unwrap();
-    let script =
-        "nproc; awk '/MemTotal/ { print ($2 > 300000 && $2 < 400000) }' /proc/meminfo; uname -r";
+    let facts = "nproc; awk '/MemTotal/ { print ($2 > 300000 && $2 < 400000) }' /proc/meminfo; uname -r; echo \"$RUNQ_COMMIT\"";
     let options = [
         "--rm",
         "--cpus",
@@ -119,13 +118,14 @@ fn a_machine_with_2_cpus_is_as_large_as_was_asked_for() {
         "-e",
         "RUNQ_MEM=256",
     ];
-    let done = container.shell(&options, script).unwrap();
-    let version = std::fs::read_dir(format!("{}/vm/lib/modules", tests::docker::ROOT))
+    let done = container.shell(&options, facts).unwrap();
+    let version = std::fs::read_dir(format!("{ROOT}/vm/lib/modules"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .next()
         .unwrap();
-    assert_output(&done, &format!("2\n1\n{version}\n"));
+    let commit = script(&format!("cat {ROOT}/vm/commit")).unwrap();
+    assert_output(&done, &format!("2\n1\n{version}\n{commit}\n"));
 }
 
 /// The monitor's threads, each with what it may do: its capabilities, system call filters and root.
