@@ -36,7 +36,7 @@ test-unit test-host test-boot test-docker: packages
 lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
-	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
+	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
 		tests/bench/{build-initrd,docker,run} tests/host/*.sh \
 		packaging/{install,version,release,deb} .ci/run
 
