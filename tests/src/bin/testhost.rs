@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand};
 use tests::host::client::TimedOut;
 use tests::host::kvm::{self, Kvm};
 use tests::host::terminal::{self, Raw};
@@ -31,8 +31,9 @@ enum Verb {
     Needed,
     /// Build what `up` restores from: the image and the saved state
     Build {
-        #[command(flatten)]
-        machine: Machine,
+        /// Of the host whose clock counts instructions
+        #[arg(long)]
+        icount: bool,
     },
     /// Start a host, which then runs until `down`
     Up {
@@ -86,28 +87,9 @@ struct Kind {
     /// A directory that the host sees as /opt/runq, read-only; copied when the host starts
     #[arg(long, value_name = "DIR")]
     payload: Option<PathBuf>,
-    #[command(flatten)]
-    machine: Machine,
-}
-
-#[derive(Args)]
-struct Machine {
-    /// Processors: a second one is for guests that have two, and less reliable
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(1..=2))]
-    cpus: u8,
-    /// A host with one processor and without Docker, whose clock counts instructions
-    #[arg(long, conflicts_with = "cpus")]
+    /// A host with one CPU and without Docker, whose clock counts instructions
+    #[arg(long)]
     icount: bool,
-}
-
-impl Machine {
-    fn variant(&self) -> Variant {
-        match (self.icount, self.cpus) {
-            (true, _) => Variant::Icount,
-            (false, 2..) => Variant::Two,
-            (false, _) => Variant::One,
-        }
-    }
 }
 
 #[derive(Args)]
@@ -128,6 +110,14 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+fn variant(icount: bool) -> Variant {
+    if icount {
+        Variant::Icount
+    } else {
+        Variant::Docker
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().verb) {
         Ok(code) => ExitCode::from(code),
@@ -141,7 +131,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Needed => return Ok(needed()),
-        Verb::Build { machine } => println!("{}", state::get(machine.variant())?.display()),
+        Verb::Build { icount } => println!("{}", state::get(variant(icount))?.display()),
         Verb::Up { name, kind } => start(Some(name.name), kind, Lifetime::UntilStopped)?.leave(),
         Verb::Exec { name, what } => return exec(&Host::find(&name.name)?, what),
         Verb::Run { kind, what } => {
@@ -177,7 +167,7 @@ fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
     let host = Host::start(&Options {
         name,
         payload: kind.payload,
-        variant: kind.machine.variant(),
+        variant: variant(kind.icount),
         lifetime,
     })?;
     let versions: Vec<String> = host
@@ -218,7 +208,7 @@ fn shell(host: &Host) -> Result<u8> {
 fn info() -> Result<()> {
     println!("Linux guests run in: {}", kvm::detect());
     let mut caches = vec![("image", cache::path("image", &image::key()))];
-    for variant in [Variant::One, Variant::Two, Variant::Icount] {
+    for variant in [Variant::Docker, Variant::Icount] {
         caches.push((
             variant.name(),
             cache::path(variant.name(), &state::key(variant)),

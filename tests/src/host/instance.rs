@@ -49,7 +49,7 @@ impl Default for Options {
         Self {
             name: None,
             payload: None,
-            variant: Variant::One,
+            variant: Variant::Docker,
             lifetime: Lifetime::OfProcess,
         }
     }

@@ -11,7 +11,7 @@ const FACTS: &str = "nproc; sed -n 1p /proc/meminfo; cat /proc/cmdline; mount -t
 
 #[test]
 #[ignore = "boots a guest: make test"]
-fn a_file_with_2_cpus_says_the_same_as_the_command_line() {
+fn a_file_says_the_same_as_the_command_line() {
     let rootfs = Rootfs::new().unwrap();
     fs::create_dir(rootfs.join("mnt")).unwrap();
     let data = TempDir::new().unwrap();

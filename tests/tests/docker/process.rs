@@ -104,7 +104,7 @@ fn similar(expected: &[String], found: &[String]) {
 
 #[test]
 #[ignore = "needs Docker: make test"]
-fn a_machine_with_2_cpus_is_as_large_as_was_asked_for() {
+fn the_machine_is_as_large_as_was_asked_for() {
     let container = Container::new().unwrap();
     let facts = "nproc; awk '/MemTotal/ { print ($2 > 300000 && $2 < 400000) }' /proc/meminfo; uname -r; echo \"$RUNQ_COMMIT\"";
     let options = [

@@ -398,7 +398,7 @@ fn routes_end_where_kvm_s_table_does() {
 }
 
 #[test]
-fn with_2_cpus_the_second_starts_by_init_and_sipi() {
+fn a_second_vcpu_starts_by_init_and_sipi() {
     let (done, finished) = mpsc::channel();
     thread::spawn(move || done.send(run_vm(&two(), 2, |_| ()).exit).unwrap());
     assert_eq!(finished.recv_timeout(PATIENCE).unwrap(), Exit::PowerOff);
