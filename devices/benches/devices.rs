@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use devices::Memory;
+use devices::dev::console::{self, ConsoleHandle, NamedPort, Streams};
+use devices::dev::{DeviceSpec, fs, rng};
+use devices::device::{Activation, VirtioDevice};
+use devices::queue::VirtQueue;
 use devices::stream::{Input, Output};
-use devices::virtio::console::{self, ConsoleHandle, NamedPort, Streams};
-use devices::virtio::testing::{Buffer, DriverQueue, FakeWatch, memory};
-use devices::virtio::{Activation, DeviceSpec, VirtQueue, VirtioDevice, fs, rng};
+use devices::testing::{Buffer, DriverQueue, FakeWatch, memory};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;

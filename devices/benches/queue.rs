@@ -7,12 +7,14 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use devices::dev::console::{Console, ConsoleHandle, Streams};
+use devices::dev::{console, rng};
+use devices::device::{Activation, VirtioDevice};
 use devices::event_loop::EventLoop;
 use devices::pci::PciRoot;
 use devices::stream::Output;
-use devices::virtio::console::{Console, ConsoleHandle, Streams};
-use devices::virtio::testing::{Buffer, DriverQueue, FakeFabric, FakeWatch, memory};
-use devices::virtio::{Activation, VirtioDevice, VirtioPci, console, rng};
+use devices::testing::{Buffer, DriverQueue, FakeFabric, FakeWatch, memory};
+use devices::transport::pci::VirtioPci;
 
 const BAR: u64 = 0xe000_0000;
 

@@ -1,17 +1,27 @@
-//! What the guest can touch: virtio devices, their PCI transport, and the ports a PC kernel probes.
+//! What the guest can touch: virtio devices, their transports, and the ports a PC kernel probes.
 //!
 //! Nothing here knows KVM or the machine's memory map: a device sees guest memory and eventfds, a
-//! transport sees a [`virtio::Fabric`] that binds eventfds to addresses and interrupts.
+//! transport sees a [`fabric::Fabric`] that binds eventfds to addresses and interrupts.
 //!
-//! To find a device: `virtio/console/`, `virtio/rng.rs`, `virtio/fs.rs`; the registers in front of
-//! them: `virtio/transport.rs` (what all transports share) and `virtio/pci.rs`.
+//! To find a device: `dev/`, the list of all virtio devices in `dev/mod.rs`; what each of them is
+//! to the rest: `device.rs`; the registers in front of them: `transport/mod.rs` (what all
+//! transports share) and `transport/pci/`; the rings in guest memory: `queue/`; the thread that
+//! serves them: `event_loop/`.
 
+pub mod config_space;
+pub mod dev;
+pub mod device;
 pub mod event_loop;
+pub mod fabric;
 pub mod legacy;
+mod log_limit;
 pub mod pci;
+pub mod queue;
 pub mod seccomp;
 pub mod stream;
-pub mod virtio;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod transport;
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::GuestMemoryMmap;

@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use devices::dev::console::ConsoleHandle;
 use devices::event_loop::{EventOps, EventSet, Events, MutEventSubscriber, Stopper};
-use devices::virtio::console::ConsoleHandle;
 use tracing::{debug, error};
 
 use crate::session::{Outcome, Session};

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arch::layout::{IOAPIC_PINS, MSI_GSI_START};
-use devices::virtio::{Fabric, Gsi, MsiMessage};
+use devices::fabric::{Fabric, Gsi, MsiMessage};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
     kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,

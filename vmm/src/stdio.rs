@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result};
+use devices::dev::DeviceSpec;
+use devices::dev::console::{self, ConsoleHandle, NamedPort, Streams};
 use devices::stream::{Input, Output};
-use devices::virtio::DeviceSpec;
-use devices::virtio::console::{self, ConsoleHandle, NamedPort, Streams};
 
 use crate::terminal;
 

@@ -9,10 +9,10 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arch::cpuid::CpuFeatures;
+use devices::dev::DeviceSpec;
+use devices::dev::console::Streams;
 use devices::event_loop::EventLoop;
 use devices::seccomp::{ANY_THREAD, Allowed};
-use devices::virtio::DeviceSpec;
-use devices::virtio::console::Streams;
 use kvm_ioctls::{Kvm, VcpuFd};
 use tracing::{debug, info};
 use vm_memory::{GuestMemory, GuestMemoryRegion};

@@ -7,9 +7,9 @@ use anyhow::Result;
 use arch::cmdline::CommandLine;
 use arch::cpuid::CpuFeatures;
 use devices::Memory;
+use devices::dev::console::Streams;
+use devices::event_loop::DeviceHandle;
 use devices::event_loop::EventLoop;
-use devices::virtio::DeviceHandle;
-use devices::virtio::console::Streams;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 use crate::exit::Exit;

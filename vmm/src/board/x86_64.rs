@@ -12,13 +12,15 @@ use arch::initrd::Initrd;
 use arch::kernel::{Entry, Kernel};
 use arch::layout;
 use devices::Memory;
+use devices::dev::console::Streams;
+use devices::event_loop::DeviceHandle;
 use devices::event_loop::EventLoop;
+use devices::fabric::Fabric;
 use devices::legacy::{
     Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power, Serial, SerialSubscriber,
 };
 use devices::pci::PciRoot;
-use devices::virtio::console::Streams;
-use devices::virtio::{DeviceHandle, Fabric, VirtioPci};
+use devices::transport::pci::VirtioPci;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use tracing::debug;

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use devices::virtio::{Fabric, MsiMessage};
+use devices::fabric::{Fabric, MsiMessage};
 use guest::{Event, Machine, PATIENCE, run_vm};
 use kvm_ioctls::VcpuExit;
 use vmm::board::Board;

@@ -1,0 +1,215 @@
+//! The threads of a share.
+//!
+//! One thread leads: it waits for requests and answers them itself, which is the fastest way for
+//! the many that take microseconds. Before a request that may take as long as a disk does, it lets
+//! another thread lead, so that a guest process that waits for its fsync delays no other. Threads
+//! are added when that happens, and end with the session.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Scope};
+
+use tracing::warn;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::Config;
+use super::confinement::{own_directories, restrict_calls};
+use super::passthrough::Share;
+use super::session::{Request, Session};
+use crate::device::DeviceError;
+use crate::queue::{Chain, VirtQueue};
+
+/// Per share; as many slow requests are served at once without delaying others, less one.
+const MAX_THREADS: usize = 4;
+/// The library keeps its buffers on the heap: a debug build gets by with a fifth of this.
+const STACK: usize = 256 << 10;
+
+/// The threads of a share, from the outside. Lives with the device.
+pub(super) struct Threads {
+    sessions: Option<SyncSender<Arc<Session>>>,
+    current: Option<Arc<Session>>,
+    /// Says that a session is over.
+    over: Receiver<()>,
+    failed: Arc<EventFd>,
+    first: Option<JoinHandle<()>>,
+}
+
+/// What the threads of one session share.
+struct Team<'a> {
+    /// Executes a request, and returns the length of its answer.
+    handle: &'a (dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
+    session: &'a Session,
+    failed: &'a EventFd,
+    name: &'a str,
+    /// Who has it waits for the next request.
+    lead: Mutex<()>,
+    /// Threads that there are, and those of them that wait for the lead or have it.
+    threads: AtomicUsize,
+    idle: AtomicUsize,
+}
+
+impl Threads {
+    /// Starts the first thread and shares the directory.
+    pub(super) fn start(config: Config) -> io::Result<Self> {
+        let (sessions, next_session) = sync_channel::<Arc<Session>>(1);
+        let (session_over, over) = sync_channel(1);
+        let (result, shared) = sync_channel(1);
+        let failed = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let failure = Arc::clone(&failed);
+        // The kernel shows the first 15 bytes of a thread's name.
+        let name = format!("fs-{}", config.tag);
+        let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
+        let first = thread.spawn(move || {
+            let shared = Share::new(&config).and_then(|share| {
+                restrict_calls()?;
+                Ok(share)
+            });
+            let share = match shared {
+                Ok(share) => share,
+                Err(error) => return drop(result.send(Err(error))),
+            };
+            let _ = result.send(Ok(()));
+            while let Ok(session) = next_session.recv() {
+                let handle = |request| share.handle(request);
+                serve_by(&handle, &session, &failure, &name);
+                share.forget();
+                drop(session);
+                let _ = session_over.send(());
+            }
+        })?;
+        let threads = Self {
+            sessions: Some(sessions),
+            current: None,
+            over,
+            failed,
+            first: Some(first),
+        };
+        let gone = |_| io::Error::other("the thread of the share is gone");
+        shared.recv().map_err(gone)??;
+        Ok(threads)
+    }
+
+    /// Starts to serve `queues`. Returns the descriptor that becomes readable if that fails.
+    pub(super) fn serve(&mut self, queues: Vec<VirtQueue>) -> io::Result<RawFd> {
+        let session = Arc::new(Session::new(queues)?);
+        let sent = self.sessions.as_ref().map(|s| s.send(Arc::clone(&session)));
+        if !matches!(sent, Some(Ok(()))) {
+            return Err(io::Error::other("the thread of the share is gone"));
+        }
+        self.current = Some(session);
+        Ok(self.failed.as_raw_fd())
+    }
+
+    /// Ends the session; when it returns no thread uses the queues any more.
+    pub(super) fn stop(&mut self) {
+        if let Some(session) = self.current.take() {
+            session.finish();
+            // It fails if the thread is gone, which uses nothing either.
+            let _ = self.over.recv();
+            // Of the session that is over; fails if there was no failure.
+            let _ = self.failed.read();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+        self.sessions = None;
+        if let Some(first) = self.first.take() {
+            // A panic was reported when it happened.
+            let _ = first.join();
+        }
+    }
+}
+
+/// Serves `session` by `handle` until its end, on this thread and those that it adds.
+pub(super) fn serve_by(
+    handle: &(dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
+    session: &Session,
+    failed: &EventFd,
+    name: &str,
+) {
+    let team = Team {
+        handle,
+        session,
+        failed,
+        name,
+        lead: Mutex::new(()),
+        threads: AtomicUsize::new(1),
+        idle: AtomicUsize::new(1),
+    };
+    thread::scope(|scope| team.work(scope));
+}
+
+impl Team<'_> {
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        if let Err(error) = self.lead(scope) {
+            warn!("share {}: {error}", self.name);
+            self.session.finish();
+            // A full counter is readable as well.
+            let _ = self.failed.write(1);
+        }
+    }
+
+    fn lead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), DeviceError> {
+        loop {
+            let lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(request) = self.session.next()? else {
+                return Ok(());
+            };
+            if request.is_slow() && self.let_other_lead(scope) {
+                drop(lead);
+                let answered = self.answer(request);
+                self.idle.fetch_add(1, Ordering::Relaxed);
+                answered?;
+            } else {
+                self.answer(request)?;
+            }
+        }
+    }
+
+    fn answer(&self, request: Request) -> Result<(), DeviceError> {
+        let (queue, head) = (request.queue(), request.chain.head_index());
+        let length = (self.handle)(request.chain)?;
+        self.session.answer(queue, head, length)
+    }
+
+    /// Makes sure that another thread waits for the lead. Called by the one that has it.
+    fn let_other_lead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> bool {
+        // Threads become idle at any time, but only the leader becomes busy.
+        if self.idle.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return true;
+        }
+        let may = self.threads.load(Ordering::Relaxed) < MAX_THREADS;
+        if may && self.add_thread(scope).is_ok() {
+            return true;
+        }
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    fn add_thread<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> io::Result<()> {
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        let thread = thread::Builder::new()
+            .name(self.name.to_owned())
+            .stack_size(STACK);
+        let added = thread.spawn_scoped(scope, move || {
+            // Its confinement is that of the thread that added it.
+            match own_directories() {
+                Ok(()) => self.work(scope),
+                Err(error) => warn!("share {}: a thread cannot start: {error}", self.name),
+            }
+        });
+        if let Err(error) = added {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(())
+    }
+}

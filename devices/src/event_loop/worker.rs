@@ -1,0 +1,171 @@
+//! One device with its queues on the event loop.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use event_manager::{Error, EventOps, Events};
+use virtio_queue::QueueT;
+use vmm_sys_util::epoll::EventSet;
+
+use super::handle::Link;
+use crate::device::{Activation, DeviceError, Token, VirtioDevice, Watch};
+use crate::queue::VirtQueue;
+
+/// An event's data says what it is: the kick of a queue (this bit and the index), or one of the
+/// device's tokens (16 bits).
+const KICK: u32 = 1 << 16;
+
+/// A device, and while it is started its queues and the descriptors watched for it.
+pub(crate) struct Worker {
+    device: Box<dyn VirtioDevice>,
+    link: Arc<Link>,
+    /// Those that the device left to the loop; `None` while it is not started.
+    queues: Option<Vec<VirtQueue>>,
+    watched: Vec<RawFd>,
+}
+
+/// The device's view of epoll.
+struct Watcher<'a, 'b> {
+    ops: &'a mut EventOps<'b>,
+    watched: &'a mut Vec<RawFd>,
+}
+
+impl Worker {
+    pub(crate) fn new(device: Box<dyn VirtioDevice>, link: Arc<Link>) -> Self {
+        Self {
+            device,
+            link,
+            queues: None,
+            watched: Vec::new(),
+        }
+    }
+
+    /// Starts the device; the driver hears of it if it cannot.
+    pub(crate) fn start(&mut self, mut activation: Activation, ops: &mut EventOps<'_>) {
+        let mut watcher = Watcher {
+            ops,
+            watched: &mut self.watched,
+        };
+        let started = self
+            .device
+            .start(&mut activation, &mut watcher)
+            .and_then(|()| watcher.add_kicks(&activation.queues));
+        self.queues = Some(activation.queues);
+        self.check(started, ops);
+    }
+
+    /// Hands an event of one of the watched descriptors to the device.
+    pub(crate) fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        let mut watcher = Watcher {
+            ops,
+            watched: &mut self.watched,
+        };
+        let data = events.data();
+        let index = (data & !KICK) as usize;
+        let result = if data & KICK == 0 {
+            let token = Token(data as u16);
+            self.device
+                .ready(token, events.event_set(), queues, &mut watcher)
+        } else if let Some(queue) = queues.get(index) {
+            // Read before the queue is looked at: a kick that comes later wakes the loop again.
+            // It fails only if there was none.
+            let _ = queue.kick().read();
+            self.device.kicked(index, queues, &mut watcher)
+        } else {
+            Ok(())
+        };
+        self.check(result, ops);
+    }
+
+    /// Whether the device, if it is started, has handed on all that its queues held.
+    pub(crate) fn drained(&mut self, ops: &mut EventOps<'_>) -> bool {
+        let Some(queues) = &mut self.queues else {
+            return true;
+        };
+        let mut watcher = Watcher {
+            ops,
+            watched: &mut self.watched,
+        };
+        self.device.drained(queues, &mut watcher)
+    }
+
+    /// The driver wrote to the configuration space.
+    pub(crate) fn config_written(&mut self, offset: usize, data: &[u8]) {
+        self.device.config_written(offset, data);
+    }
+
+    /// Stops the device, for a reset or the end of the VM.
+    pub(crate) fn stop(&mut self, ops: &mut EventOps<'_>) {
+        self.halt(ops);
+        self.link.stopped();
+    }
+
+    fn check(&mut self, result: Result<(), DeviceError>, ops: &mut EventOps<'_>) {
+        if let Err(error) = result {
+            self.link.complain(&error);
+            self.halt(ops);
+            self.link.broken();
+        }
+    }
+
+    /// Removes what is watched, before the device closes it, and stops the device.
+    fn halt(&mut self, ops: &mut EventOps<'_>) {
+        for fd in self.watched.drain(..) {
+            let _ = ops.remove(Events::empty_raw(fd));
+        }
+        if self.queues.is_some() {
+            self.device.stop();
+            self.queues = None;
+        }
+    }
+}
+
+impl Watcher<'_, '_> {
+    fn add_kicks(&mut self, queues: &[VirtQueue]) -> Result<(), DeviceError> {
+        for (index, queue) in (0..KICK).zip(queues) {
+            if queue.ring().ready() {
+                self.add(queue.kick().as_raw_fd(), KICK | index, EventSet::IN)
+                    .map_err(|source| DeviceError::Host {
+                        what: format!("watch the kicks of queue {index}"),
+                        source,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, fd: RawFd, data: u32, events: EventSet) -> io::Result<()> {
+        let events = Events::with_data_raw(fd, data, events);
+        if self.watched.contains(&fd) {
+            self.ops.modify(events).map_err(io_error)
+        } else {
+            self.ops.add(events).map_err(io_error)?;
+            self.watched.push(fd);
+            Ok(())
+        }
+    }
+}
+
+impl Watch for Watcher<'_, '_> {
+    fn watch(&mut self, fd: RawFd, token: Token, events: EventSet) -> io::Result<()> {
+        self.add(fd, u32::from(token.0), events)
+    }
+
+    fn unwatch(&mut self, fd: RawFd) {
+        if let Some(position) = self.watched.iter().position(|&watched| watched == fd) {
+            self.watched.swap_remove(position);
+            let _ = self.ops.remove(Events::empty_raw(fd));
+        }
+    }
+}
+
+fn io_error(error: Error) -> io::Error {
+    match error {
+        Error::Epoll(errno) | Error::EventFd(errno) => errno.into(),
+        other => io::Error::other(other),
+    }
+}

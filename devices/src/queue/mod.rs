@@ -1,0 +1,126 @@
+//! A virtqueue: the ring in guest memory and its two eventfds (virtio 1.3, section 2.7).
+
+pub(crate) mod buffers;
+pub(crate) mod turn;
+
+use std::sync::Arc;
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::Memory;
+
+/// A chain of descriptors that the driver made available. Walking it is bounded by the queue's
+/// size, so a loop in it ends; addresses are checked when they are used.
+pub type Chain = DescriptorChain<Arc<Memory>>;
+
+/// A virtqueue in use: popping a chain, giving it back and signalling are written once, here.
+#[derive(Debug)]
+pub struct VirtQueue {
+    ring: Queue,
+    memory: Arc<Memory>,
+    kick: EventFd,
+    call: EventFd,
+}
+
+/// The driver broke the rules of the virtqueue; it cannot be used until a reset.
+#[derive(Debug, thiserror::Error)]
+#[error("virtqueue broken by the driver: {0}")]
+pub struct QueueError(#[from] virtio_queue::Error);
+
+impl VirtQueue {
+    /// A queue whose ring the transport has set up and found valid (or not ready).
+    pub fn new(ring: Queue, memory: Arc<Memory>, kick: EventFd, call: EventFd) -> Self {
+        Self {
+            ring,
+            memory,
+            kick,
+            call,
+        }
+    }
+
+    /// The next available chain, if any.
+    ///
+    /// # Errors
+    /// When the ring's index ran away.
+    pub fn pop(&mut self) -> Result<Option<Chain>, QueueError> {
+        if !self.ring.ready() {
+            return Ok(None);
+        }
+        let memory = Arc::clone(&self.memory);
+        Ok(self.ring.iter(memory)?.next())
+    }
+
+    /// Gives the last popped chain back to the available ring, to be popped again.
+    pub fn unpop(&mut self) {
+        self.ring.go_to_previous_position();
+    }
+
+    /// Returns the chain that starts at descriptor `head` to the driver, with `written` bytes
+    /// filled. The driver hears of it by [`Self::signal`].
+    ///
+    /// # Errors
+    /// When the used ring cannot be written.
+    pub fn push(&mut self, head: u16, written: u32) -> Result<(), QueueError> {
+        Ok(self.ring.add_used(&*self.memory, head, written)?)
+    }
+
+    /// Interrupts the driver if there are used chains that it wants to hear of.
+    ///
+    /// # Errors
+    /// When the used event cannot be read.
+    pub fn signal(&mut self) -> Result<(), QueueError> {
+        if self.ring.needs_notification(&*self.memory)? {
+            // A full counter means that a signal is pending already.
+            let _ = self.call.write(1);
+        }
+        Ok(())
+    }
+
+    /// Asks the driver not to kick, while the queue is being worked on.
+    ///
+    /// # Errors
+    /// When the ring cannot be written.
+    pub fn silence(&mut self) -> Result<(), QueueError> {
+        if self.ring.ready() {
+            self.ring.disable_notification(&*self.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the driver to kick again. Returns whether chains came in meanwhile, which must then be
+    /// looked at, as no kick will tell of them.
+    ///
+    /// # Errors
+    /// When the ring cannot be read or written.
+    pub fn listen(&mut self) -> Result<bool, QueueError> {
+        if !self.ring.ready() {
+            return Ok(false);
+        }
+        Ok(self.ring.enable_notification(&*self.memory)?)
+    }
+
+    /// Signalled by the driver when it made chains available. Non-blocking.
+    pub fn kick(&self) -> &EventFd {
+        &self.kick
+    }
+
+    /// Interrupts the driver when it is written.
+    pub fn call(&self) -> &EventFd {
+        &self.call
+    }
+
+    /// The ring, for devices that hand it on to the kernel.
+    pub fn ring(&self) -> &Queue {
+        &self.ring
+    }
+
+    /// The memory that the ring and its buffers are in.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

@@ -1,0 +1,78 @@
+//! One turn at a queue: what a device on the event loop does with available chains.
+
+use super::{Chain, VirtQueue};
+use crate::device::DeviceError;
+
+/// How many chains one turn serves; then it is another device's turn, so that a guest that keeps
+/// one queue full does not keep the loop from its other work.
+const CHAINS: usize = 64;
+
+/// What the device did with a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It is done, with so many bytes written into it.
+    Used(u32),
+    /// The device holds it, and returns it by [`VirtQueue::push`] later. The turn ends.
+    Held,
+    /// It stays in the queue for later. The turn ends.
+    Refused,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// All chains are served; a kick tells of the next one.
+    Empty,
+    /// There may be more chains: the queue was kicked, so that the next turn comes.
+    Yielded,
+    /// The device waits for something else than chains, and hears of no kicks meanwhile.
+    Waiting,
+}
+
+/// Serves the available chains of `queue` by `serve`, and signals the driver once for all of them.
+///
+/// # Errors
+/// Those of `serve`, and when the driver broke the queue.
+pub(crate) fn take_turn(
+    queue: &mut VirtQueue,
+    mut serve: impl FnMut(Chain) -> Result<Served, DeviceError>,
+) -> Result<Turn, DeviceError> {
+    let mut left = CHAINS;
+    let turn = loop {
+        queue.silence()?;
+        let stopped = loop {
+            let Some(chain) = queue.pop()? else {
+                break None;
+            };
+            let head = chain.head_index();
+            if left == 0 {
+                queue.unpop();
+                again(queue);
+                break Some(Turn::Yielded);
+            }
+            left -= 1;
+            match serve(chain)? {
+                Served::Used(written) => queue.push(head, written)?,
+                Served::Held => break Some(Turn::Waiting),
+                Served::Refused => {
+                    queue.unpop();
+                    break Some(Turn::Waiting);
+                }
+            }
+        };
+        if let Some(turn) = stopped {
+            break turn;
+        }
+        if !queue.listen()? {
+            break Turn::Empty;
+        }
+    };
+    queue.signal()?;
+    Ok(turn)
+}
+
+/// Has the event loop come back to `queue`, after others.
+pub(crate) fn again(queue: &VirtQueue) {
+    // A full counter is a kick as well.
+    let _ = queue.kick().write(1);
+}

@@ -1,0 +1,317 @@
+//! Virtio over PCI (virtio 1.3, section 4.1): modern only, MSI-X only.
+//!
+//! All of a function's structures are in BAR 0:
+//! ```text
+//! 0x0000 common configuration      0x1000 MSI-X table
+//! 0x0100 ISR status                0x2000 MSI-X pending bits
+//! 0x0200 device configuration      0x3000 notification, 4 bytes a queue
+//! ```
+
+mod capabilities;
+mod common;
+mod layout;
+mod msix;
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tracing::warn;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{QueueEvents, QueueSizeError, StatusChange, Transport};
+use crate::Memory;
+use crate::event_loop::DeviceHandle;
+use crate::fabric::Fabric;
+use crate::log_limit::LogLimit;
+use crate::pci::{Bar, ConfigHeader, NoRoom, PciFunction};
+use capabilities::Capabilities;
+use msix::Msix;
+
+/// As many vectors as the table has room for; one is for configuration changes.
+const MAX_QUEUES: u16 = 255;
+
+/// "No vector" (section 4.1.5.1.2).
+const NO_VECTOR: u16 = 0xffff;
+
+/// A virtio device as a PCI function.
+///
+/// Its BAR does not move (see [`ConfigHeader`]). INTx is not offered: a driver needs MSI-X, and the
+/// ISR status is always 0.
+pub struct VirtioPci {
+    pub(super) core: Transport,
+    pub(super) msix: Msix,
+    pub(super) registers: Registers,
+    header: ConfigHeader,
+    capabilities: Capabilities,
+    fabric: Arc<dyn Fabric>,
+    bar: u64,
+    config_call: Arc<EventFd>,
+    limit: LogLimit,
+}
+
+/// The registers that only this transport has, and the bindings that follow from them.
+pub(super) struct Registers {
+    pub(super) config_vector: u16,
+    pub(super) queue_vectors: Vec<u16>,
+    /// Queues in use, from DRIVER_OK to reset.
+    connected: Vec<Connected>,
+}
+
+struct Connected {
+    index: u16,
+    kick: EventFd,
+    kick_bound: bool,
+    call: Arc<EventFd>,
+}
+
+/// Why a device cannot be a PCI function.
+#[derive(Debug, thiserror::Error)]
+pub enum VirtioPciError {
+    /// Its queues are impossible.
+    #[error(transparent)]
+    QueueSize(#[from] QueueSizeError),
+    /// It has more queues than the notification area and the MSI-X table have room for.
+    #[error("{0} queues are more than the {MAX_QUEUES} that a PCI function has room for")]
+    TooManyQueues(u16),
+    /// The capability list is full.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// A descriptor could not be duplicated.
+    #[error("duplicate the eventfd of the configuration interrupt: {0}")]
+    EventFd(#[from] io::Error),
+}
+
+impl VirtioPci {
+    /// Size and alignment of the BAR, bytes.
+    pub const BAR_SIZE: u64 = layout::BAR_SIZE;
+
+    /// A function for `device`, whose BAR is at guest address `bar` (a multiple of
+    /// [`Self::BAR_SIZE`], anywhere in the windows of the host bridge).
+    ///
+    /// # Errors
+    /// When the device does not fit into a PCI function, or out of file descriptors.
+    pub fn new(
+        device: DeviceHandle,
+        memory: Arc<Memory>,
+        fabric: Arc<dyn Fabric>,
+        bar: u64,
+    ) -> Result<Self, VirtioPciError> {
+        let core = Transport::new(device, memory)?;
+        let queues = core.queues().count();
+        if queues > MAX_QUEUES {
+            return Err(VirtioPciError::TooManyQueues(queues));
+        }
+        let mut header = ConfigHeader::new(capabilities::identity(core.device_type()));
+        header.set_bar(Bar {
+            address: bar,
+            size: Self::BAR_SIZE,
+        });
+        let vectors = queues + 1;
+        let capabilities = Capabilities::add(&mut header, vectors, core.config().len())?;
+        Ok(Self {
+            msix: Msix::new(Arc::clone(&fabric), vectors),
+            registers: Registers {
+                config_vector: NO_VECTOR,
+                queue_vectors: vec![NO_VECTOR; usize::from(queues)],
+                connected: Vec::new(),
+            },
+            config_call: Arc::new(core.config().call().try_clone()?),
+            limit: LogLimit::default(),
+            core,
+            header,
+            capabilities,
+            fabric,
+            bar,
+        })
+    }
+
+    /// Does what a write of the status register asks for.
+    pub(super) fn status_changed(&mut self, change: StatusChange) {
+        match change {
+            StatusChange::None => {}
+            StatusChange::Ready(queues) => {
+                self.connect(queues);
+                self.core.start();
+            }
+            StatusChange::Reset => self.disconnect(),
+        }
+    }
+
+    /// Sets the vector of configuration changes; it reads back as "none" if it cannot be had.
+    pub(super) fn set_config_vector(&mut self, vector: u16) {
+        if self.core.settle() {
+            self.registers.config_vector = self.reserve(vector);
+            self.wire_interrupts();
+        }
+    }
+
+    /// Sets the vector of the selected queue, in the same way.
+    pub(super) fn set_queue_vector(&mut self, vector: u16) {
+        let queue = usize::from(self.core.queues().selected());
+        if queue < self.registers.queue_vectors.len() && self.core.settle() {
+            let vector = self.reserve(vector);
+            if let Some(register) = self.registers.queue_vectors.get_mut(queue) {
+                *register = vector;
+            }
+            self.wire_interrupts();
+        }
+    }
+
+    fn reserve(&mut self, vector: u16) -> u16 {
+        if vector != NO_VECTOR && self.msix.reserve(vector) {
+            vector
+        } else {
+            NO_VECTOR
+        }
+    }
+
+    /// Attaches the eventfds in use to the vectors that the registers say.
+    fn wire_interrupts(&mut self) {
+        self.msix.detach_all();
+        if !self.core.is_live() {
+            return;
+        }
+        for queue in &self.registers.connected {
+            let vectors = &self.registers.queue_vectors;
+            if let Some(&vector) = vectors.get(usize::from(queue.index)) {
+                self.msix.attach(vector, Arc::clone(&queue.call));
+            }
+        }
+        let config_vector = self.registers.config_vector;
+        self.msix
+            .attach(config_vector, Arc::clone(&self.config_call));
+    }
+
+    fn connect(&mut self, queues: Vec<QueueEvents>) {
+        for QueueEvents { index, kick, call } in queues {
+            let bound = self.fabric.bind_kick(self.notify_address(index), &kick);
+            if let Err(error) = &bound
+                && self.limit.allows()
+            {
+                let device = self.core.device_type();
+                warn!("virtio {device}: notifications of queue {index} will be slow: {error}");
+            }
+            self.registers.connected.push(Connected {
+                index,
+                kick,
+                kick_bound: bound.is_ok(),
+                call: Arc::new(call),
+            });
+        }
+        self.wire_interrupts();
+    }
+
+    fn disconnect(&mut self) {
+        self.msix.detach_all();
+        // Named one by one, so that a new register cannot be forgotten here.
+        let Registers {
+            config_vector,
+            queue_vectors,
+            connected,
+        } = &mut self.registers;
+        *config_vector = NO_VECTOR;
+        queue_vectors.fill(NO_VECTOR);
+        for queue in std::mem::take(connected) {
+            let address = self.notify_address(queue.index);
+            if queue.kick_bound
+                && let Err(error) = self.fabric.unbind_kick(address, &queue.kick)
+                && self.limit.allows()
+            {
+                warn!("cannot unbind the notifications at {address:#x}: {error}");
+            }
+        }
+    }
+
+    fn notify_address(&self, index: u16) -> u64 {
+        self.bar + layout::NOTIFY.start + u64::from(index) * u64::from(layout::NOTIFY_MULTIPLIER)
+    }
+
+    /// A notification that came here and not to the eventfd: through the configuration space, or as
+    /// the hypervisor could not bind it.
+    fn notify(&self, offset: u64) {
+        let mut queues = self.registers.connected.iter();
+        if let Some(queue) = queues.find(|q| self.notify_address(q.index) == self.bar + offset) {
+            // A full counter means that a kick is pending already.
+            let _ = queue.kick.write(1);
+        }
+    }
+}
+
+impl Registers {
+    /// The vector of queue `index`.
+    pub(super) fn queue_vector(&self, index: u16) -> u16 {
+        let vector = self.queue_vectors.get(usize::from(index));
+        vector.copied().unwrap_or(NO_VECTOR)
+    }
+}
+
+impl PciFunction for VirtioPci {
+    fn config_read(&mut self, offset: usize, data: &mut [u8]) {
+        if let Some(access) = self.capabilities.window_access(&self.header, offset) {
+            let mut window = [0; 4];
+            if let Some(part) = window.get_mut(..access.length) {
+                self.bar_read(access.offset, part);
+            }
+            self.capabilities.set_window(&mut self.header, window);
+        }
+        self.header.read(offset, data);
+    }
+
+    fn config_write(&mut self, offset: usize, data: &[u8]) {
+        self.header.write(offset, data);
+        if let Some(access) = self.capabilities.window_access(&self.header, offset) {
+            let window = self.capabilities.window(&self.header);
+            if let Some(part) = window.get(..access.length) {
+                self.bar_write(access.offset, part);
+            }
+        }
+        let control = self.capabilities.msix_control(&self.header);
+        self.msix.set_control(control);
+    }
+
+    fn bar(&self) -> Option<Range<u64>> {
+        Some(self.bar..self.bar + Self::BAR_SIZE)
+    }
+
+    fn decodes_memory(&self) -> bool {
+        self.header.decodes_memory()
+    }
+
+    fn bar_read(&mut self, offset: u64, data: &mut [u8]) {
+        let within = |region: Range<u64>| (offset - region.start) as usize;
+        data.fill(0);
+        match offset {
+            o if layout::COMMON.contains(&o) => self.common_read(o, data),
+            o if layout::DEVICE.contains(&o) => {
+                self.core.config().read(within(layout::DEVICE), data);
+            }
+            o if layout::TABLE.contains(&o) => self.msix.table_read(within(layout::TABLE), data),
+            o if layout::PENDING.contains(&o) => {
+                self.msix.pending_read(within(layout::PENDING), data);
+            }
+            _ => {}
+        }
+    }
+
+    fn bar_write(&mut self, offset: u64, data: &[u8]) {
+        let within = |region: Range<u64>| (offset - region.start) as usize;
+        match offset {
+            o if layout::COMMON.contains(&o) => self.common_write(o, data),
+            o if layout::DEVICE.contains(&o) => {
+                self.core.write_config(within(layout::DEVICE), data);
+            }
+            o if layout::TABLE.contains(&o) => self.msix.table_write(within(layout::TABLE), data),
+            o if layout::NOTIFY.contains(&o) => self.notify(o),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pci_fuzz.rs"]
+mod fuzz;
+
+#[cfg(test)]
+#[path = "pci_test.rs"]
+mod tests;
