@@ -37,13 +37,13 @@ impl Guest {
         let mut device = spec.build().unwrap();
         let memory = memory(MEMORY);
         let place = |(i, size): (u64, u16)| DriverQueue::new(&memory, i * 0x4_0000, size);
-        let drivers: Vec<_> = (0..).zip(device.queue_sizes()).map(place).collect();
+        let drivers: Vec<_> = (0..).zip(device.traits().queue_sizes).map(place).collect();
         let queues: Vec<_> = drivers.iter().map(|d| d.device_end(false)).collect();
         let clone = |q: &VirtQueue| (q.kick().try_clone().unwrap(), q.call().try_clone().unwrap());
         let events = queues.iter().map(clone).collect();
         let mut activation = Activation {
             memory: Arc::clone(&memory),
-            features: device.features(),
+            features: device.traits().features,
             queues,
         };
         let mut watch = FakeWatch::default();

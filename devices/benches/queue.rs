@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use devices::dev::console::{Console, ConsoleHandle, Streams};
 use devices::dev::{console, rng};
 use devices::device::{Activation, VirtioDevice};
-use devices::event_loop::EventLoop;
+use devices::event_loop::{EventLoop, add_device};
 use devices::pci::PciRoot;
 use devices::stream::Output;
 use devices::testing::{Buffer, DriverQueue, FakeFabric, FakeWatch, memory};
@@ -56,7 +56,7 @@ fn serve(
     let memory = memory(1 << 20);
     let bases = (1..).map(|n| n * 0x2000);
     let mut drivers: Vec<_> = bases
-        .zip(device.queue_sizes())
+        .zip(device.traits().queue_sizes)
         .map(|(base, size)| DriverQueue::new(&memory, base, size))
         .collect();
     let mut activation = Activation {
@@ -104,7 +104,7 @@ fn devices(c: &mut Criterion) {
 fn registers(c: &mut Criterion) {
     let mut event_loop = EventLoop::new().unwrap();
     let rng = rng::Rng::new(rng::Config::default()).unwrap();
-    let device = event_loop.add_device(Box::new(rng));
+    let device = add_device(&mut event_loop, Box::new(rng)).unwrap();
     let fabric = Arc::new(FakeFabric::default());
     let function = VirtioPci::new(device, memory(1 << 20), fabric, BAR).unwrap();
     let mut root = PciRoot::new();

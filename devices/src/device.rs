@@ -5,47 +5,52 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use libc::c_long;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::Memory;
 use crate::config_space::ConfigSpace;
 use crate::queue::{QueueError, VirtQueue};
 
-/// Device types that exist here (virtio 1.3, section 5); the value is the device id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub enum DeviceType {
-    /// Section 5.3.
-    Console = 3,
-    /// Entropy device, section 5.4.
-    Rng = 4,
-    /// File system device, section 5.11.
-    Fs = 26,
+/// What kind of device it is: a constant beside each device.
+#[derive(Debug)]
+pub struct DeviceKind {
+    /// For messages: "console".
+    pub name: &'static str,
+    /// The device id (virtio 1.3, section 5).
+    pub id: u16,
+    /// What the device asks of the kernel on the event loop's thread, beside what the loop itself
+    /// does and [`crate::seccomp::ANY_THREAD`].
+    pub system_calls: &'static [c_long],
+}
+
+/// What a device is; the same for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct Traits {
+    /// Its kind.
+    pub kind: &'static DeviceKind,
+    /// The feature bits of the device type that are offered (bits 0 to 23, section 2.2). The
+    /// transport adds its own: VERSION_1, INDIRECT_DESC and EVENT_IDX.
+    pub features: u64,
+    /// The largest size of each queue, powers of two, at most 32768.
+    pub queue_sizes: Vec<u16>,
+    /// The device's configuration space.
+    pub config: Arc<ConfigSpace>,
 }
 
 /// A virtio device without its transport and without a thread.
 ///
 /// All methods are called by the thread of the event loop that the device was given to, in this
-/// order: `device_type`, `features`, `queue_sizes` and `config` at any time; `start` once the driver
-/// has set DRIVER_OK; then `kicked`, `ready` and `config_written` as things happen; `stop` when the
-/// driver resets the device or the VM ends; after that `start` may come again.
+/// order: `traits` when it is given; `start` once the driver has set DRIVER_OK; then `kicked`,
+/// `ready` and `config_written` as things happen; `stop` when the driver resets the device or the
+/// VM ends; after that `start` may come again.
 ///
 /// The event loop lends the device its queues; the device keeps only its own state. A device that
 /// serves its queues itself (in the kernel by vhost, or on threads of its own) takes them out of
-/// [`Activation::queues`] in `start`, and gives them up in `stop`.
+/// [`Activation::queues`] in `start`, is never kicked, and gives them up in `stop`.
 pub trait VirtioDevice: Send {
     /// What the device is.
-    fn device_type(&self) -> DeviceType;
-
-    /// The feature bits of the device type that are offered (bits 0 to 23, section 2.2). The
-    /// transport adds its own: VERSION_1, INDIRECT_DESC and EVENT_IDX.
-    fn features(&self) -> u64;
-
-    /// The largest size of each queue, powers of two, at most 32768.
-    fn queue_sizes(&self) -> Vec<u16>;
-
-    /// The device's configuration space; always the same one.
-    fn config(&self) -> Arc<ConfigSpace>;
+    fn traits(&self) -> Traits;
 
     /// The driver is ready. `watch` takes the file descriptors that the device wants to hear of by
     /// [`Self::ready`]. Queues that are left in `activation` are watched by the event loop.
@@ -56,7 +61,10 @@ pub trait VirtioDevice: Send {
         &mut self,
         activation: &mut Activation,
         watch: &mut dyn Watch,
-    ) -> Result<(), DeviceError>;
+    ) -> Result<(), DeviceError> {
+        let _ = (activation, watch);
+        Ok(())
+    }
 
     /// The driver has made buffers available in `queues[index]`; all queues are lent, since a
     /// request in one is often answered in another. `index` is always a valid one.
@@ -68,7 +76,10 @@ pub trait VirtioDevice: Send {
         index: usize,
         queues: &mut [VirtQueue],
         watch: &mut dyn Watch,
-    ) -> Result<(), DeviceError>;
+    ) -> Result<(), DeviceError> {
+        let _ = (index, queues, watch);
+        Ok(())
+    }
 
     /// A watched file descriptor is ready.
     ///
@@ -99,7 +110,7 @@ pub trait VirtioDevice: Send {
 
     /// Back to the state before `start`: ends threads, forgets the driver. Watched file
     /// descriptors were removed by the caller. Also called after a `start` that failed.
-    fn stop(&mut self);
+    fn stop(&mut self) {}
 }
 
 /// What a device gets to work with from DRIVER_OK on.
@@ -149,12 +160,8 @@ pub enum DeviceError {
     },
 }
 
-impl fmt::Display for DeviceType {
+impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Console => "console",
-            Self::Rng => "rng",
-            Self::Fs => "fs",
-        })
+        f.write_str(self.name)
     }
 }

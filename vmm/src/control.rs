@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use devices::dev::console::ConsoleHandle;
-use devices::event_loop::{EventOps, EventSet, Events, MutEventSubscriber, Stopper};
+use devices::event_loop::{EventOps, EventSet, Events, MutEventSubscriber, Stopper, Subscriber};
 use tracing::{debug, error};
 
 use crate::session::{Outcome, Session};
@@ -126,6 +126,8 @@ impl Control {
         }
     }
 }
+
+impl Subscriber for Control {}
 
 impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {

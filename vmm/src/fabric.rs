@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arch::layout::{IOAPIC_PINS, MSI_GSI_START};
-use devices::fabric::{Fabric, Gsi, MsiMessage};
+use devices::fabric::{Doorbell, Fabric, Gsi, Interrupt, MsiMessage};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
     kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
@@ -53,19 +53,17 @@ impl KvmFabric {
 }
 
 impl Fabric for KvmFabric {
-    fn bind_kick(&self, address: u64, kick: &EventFd) -> io::Result<()> {
-        Ok(self
-            .vm
-            .register_ioevent(kick, &IoEventAddress::Mmio(address), NoDatamatch)?)
+    fn bind_kick(&self, doorbell: Doorbell, kick: &EventFd) -> io::Result<()> {
+        let address = io_event_address(doorbell)?;
+        Ok(self.vm.register_ioevent(kick, &address, NoDatamatch)?)
     }
 
-    fn unbind_kick(&self, address: u64, kick: &EventFd) -> io::Result<()> {
-        Ok(self
-            .vm
-            .unregister_ioevent(kick, &IoEventAddress::Mmio(address), NoDatamatch)?)
+    fn unbind_kick(&self, doorbell: Doorbell, kick: &EventFd) -> io::Result<()> {
+        let address = io_event_address(doorbell)?;
+        Ok(self.vm.unregister_ioevent(kick, &address, NoDatamatch)?)
     }
 
-    fn allocate_msi(&self) -> io::Result<Gsi> {
+    fn allocate_route(&self) -> io::Result<Gsi> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if routes.next >= routes.end {
             return Err(io::Error::other("KVM has no interrupt routes left"));
@@ -75,7 +73,10 @@ impl Fabric for KvmFabric {
         Ok(gsi)
     }
 
-    fn bind_call(&self, gsi: Gsi, message: MsiMessage, call: &EventFd) -> io::Result<()> {
+    fn bind_call(&self, gsi: Gsi, interrupt: Interrupt, call: &EventFd) -> io::Result<()> {
+        let Interrupt::Msi(message) = interrupt else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         // Setting the table waits for all vCPUs to leave the old one: only when it has changed.
         if routes.messages.get(&gsi) != Some(&message) {
@@ -87,6 +88,14 @@ impl Fabric for KvmFabric {
 
     fn unbind_call(&self, gsi: Gsi, call: &EventFd) -> io::Result<()> {
         Ok(self.vm.unregister_irqfd(call, gsi.0)?)
+    }
+}
+
+/// A PC has no subchannels.
+fn io_event_address(doorbell: Doorbell) -> io::Result<IoEventAddress> {
+    match doorbell {
+        Doorbell::Mmio(address) => Ok(IoEventAddress::Mmio(address)),
+        Doorbell::Subchannel { .. } => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

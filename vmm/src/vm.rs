@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use arch::cpuid::CpuFeatures;
 use devices::dev::DeviceSpec;
 use devices::dev::console::Streams;
-use devices::event_loop::EventLoop;
+use devices::event_loop::{EventLoop, add_device};
 use devices::seccomp::{ANY_THREAD, Allowed};
 use kvm_ioctls::{Kvm, VcpuFd};
 use tracing::{debug, info};
@@ -87,11 +87,11 @@ impl<B: Board> Vm<B> {
                 .context("console")?;
         }
         for spec in config.devices {
-            let device = spec.build()?;
-            let name = device.device_type();
+            let device = add_device(&mut event_loop, spec.build()?).context("eventfd")?;
+            let kind = device.traits().kind;
             board
-                .attach(event_loop.add_device(device))
-                .with_context(|| format!("virtio {name}"))?;
+                .attach(device)
+                .with_context(|| format!("virtio {kind}"))?;
         }
         board.load(&config.boot)?;
         let vcpus = (0..config.cpus)
@@ -149,7 +149,7 @@ impl<B: Board> Vm<B> {
         info!("{exit}");
         served.map_err(|e| anyhow!("event loop: {e:?}"))?;
         event_loop
-            .drain(|| board.console_is_drained())
+            .drain()
             .map_err(|e| anyhow!("event loop: {e:?}"))?;
 
         let mut kvm = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! All devices there are, by their configuration.
+//! The list of all virtio devices. A new one is a module, a variant and its arm here; all else about
+//! it is in the module.
 
 pub mod console;
 pub mod fs;
@@ -6,9 +7,9 @@ pub mod rng;
 
 use std::io;
 
-use crate::device::{DeviceType, VirtioDevice};
+use crate::device::VirtioDevice;
 
-/// What a device is to be. A new device is one module, and a variant with its arms here.
+/// What a device is to be.
 #[derive(Debug)]
 pub enum DeviceSpec {
     /// A console with named ports.
@@ -20,16 +21,7 @@ pub enum DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// What the device is.
-    pub fn device_type(&self) -> DeviceType {
-        match self {
-            Self::Console(_) => DeviceType::Console,
-            Self::Rng(_) => DeviceType::Rng,
-            Self::Fs(_) => DeviceType::Fs,
-        }
-    }
-
-    /// Makes the device, for [`crate::event_loop::EventLoop::add_device`]. Its own threads inherit
+    /// Makes the device, for [`crate::event_loop::add_device`]. Its own threads inherit
     /// privileges and filters from the caller's, so that this is to be called before those are
     /// given up.
     ///

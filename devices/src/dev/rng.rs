@@ -3,11 +3,20 @@
 use std::io;
 use std::sync::Arc;
 
+use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
+
 use crate::config_space::ConfigSpace;
-use crate::device::{Activation, DeviceError, DeviceType, VirtioDevice, Watch};
+use crate::device::{DeviceError, DeviceKind, Traits, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
 use crate::queue::buffers::{Buffers, Slice};
 use crate::queue::turn::{Served, take_turn};
+
+/// The device's kind.
+pub const KIND: DeviceKind = DeviceKind {
+    name: "rng",
+    id: VIRTIO_ID_RNG as u16,
+    system_calls: &[libc::SYS_getrandom],
+};
 
 /// Linux asks for one buffer at a time.
 const QUEUE_SIZE: u16 = 8;
@@ -39,24 +48,13 @@ impl Rng {
 }
 
 impl VirtioDevice for Rng {
-    fn device_type(&self) -> DeviceType {
-        DeviceType::Rng
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn queue_sizes(&self) -> Vec<u16> {
-        vec![QUEUE_SIZE]
-    }
-
-    fn config(&self) -> Arc<ConfigSpace> {
-        Arc::clone(&self.config)
-    }
-
-    fn start(&mut self, _: &mut Activation, _: &mut dyn Watch) -> Result<(), DeviceError> {
-        Ok(())
+    fn traits(&self) -> Traits {
+        Traits {
+            kind: &KIND,
+            features: 0,
+            queue_sizes: vec![QUEUE_SIZE],
+            config: Arc::clone(&self.config),
+        }
     }
 
     fn kicked(
@@ -82,8 +80,6 @@ impl VirtioDevice for Rng {
         })?;
         Ok(())
     }
-
-    fn stop(&mut self) {}
 }
 
 /// Fills guest memory by getrandom(2), which does not block once the host has booted.

@@ -1,10 +1,9 @@
 use std::os::fd::AsRawFd;
-use std::sync::Mutex;
+use std::sync::Barrier;
 use std::thread;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::handle::RunState;
 use super::*;
 use crate::config_space::ConfigSpace;
 use crate::device::Activation;
@@ -30,7 +29,7 @@ impl Setup {
         let (told, host) = (Arc::clone(&probe.told), probe.host.try_clone().unwrap());
         let (drivers, config) = (drivers.collect(), Arc::clone(&probe.config));
         let mut event_loop = EventLoop::new().unwrap();
-        let handle = event_loop.add_device(Box::new(probe));
+        let handle = add_device(&mut event_loop, Box::new(probe)).unwrap();
         Self {
             event_loop,
             handle,
@@ -175,12 +174,12 @@ fn configuration_writes_arrive_and_a_flood_of_them_is_bounded() {
     let mut setup = Setup::new(Probe::new());
     setup.start();
     for _ in 0..1000 {
-        setup.handle.config_written(2, &[9]);
+        setup.handle.write_config(2, &[9]);
     }
     let told = setup.serve();
     assert_eq!(told[1], Told::ConfigWritten(2, vec![9]));
     assert_eq!(told.len(), 1 + 64);
-    setup.handle.config_written(0, &[1]);
+    setup.handle.write_config(0, &[1]);
     assert_eq!(setup.serve(), [Told::ConfigWritten(0, vec![1])]);
 }
 
@@ -193,7 +192,7 @@ fn draining_goes_on_until_the_reader_has_all() {
     setup.start();
     let host = setup.host.try_clone().unwrap();
     let reader = thread::spawn(move || (0..3).for_each(|_| host.write(1).unwrap()));
-    setup.event_loop.drain(|| true).unwrap();
+    setup.event_loop.drain().unwrap();
     let told = setup.told.lock().unwrap().clone();
     assert_eq!(told.first(), Some(&Told::Started { features: 1 }));
     assert_eq!(told[told.len() - 2..], [Told::Drained, Told::Stopped]);
@@ -215,8 +214,8 @@ fn draining_waits_for_others_and_ends_early_if_it_must() {
     let exit = EventFd::new(EFD_NONBLOCK).unwrap();
     exit.write(1).unwrap();
     let subscriber = Exit(exit, stopper);
-    setup.event_loop.add_subscriber(Box::new(subscriber));
-    setup.event_loop.drain(|| true).unwrap();
+    setup.event_loop.add_subscriber(subscriber);
+    setup.event_loop.drain().unwrap();
     let told = setup.serve();
     assert_eq!(told.last(), Some(&Told::Stopped));
 
@@ -226,17 +225,18 @@ fn draining_waits_for_others_and_ends_early_if_it_must() {
     );
     exit.write(1).unwrap();
     let subscriber = Exit(exit, waits.event_loop.stopper());
-    waits.event_loop.add_subscriber(Box::new(subscriber));
-    waits.event_loop.drain(|| false).unwrap();
+    waits.event_loop.add_subscriber(subscriber);
+    waits.event_loop.add_subscriber(Full);
+    waits.event_loop.drain().unwrap();
 }
 
 #[test]
 fn draining_stops_devices_that_hold_nothing_and_skips_those_not_started() {
     let mut setup = Setup::new(Probe::new());
-    setup.event_loop.drain(|| true).unwrap();
+    setup.event_loop.drain().unwrap();
     assert_eq!(setup.serve(), []);
     setup.start();
-    setup.event_loop.drain(|| true).unwrap();
+    setup.event_loop.drain().unwrap();
     assert_eq!(
         setup.serve(),
         [Told::Started { features: 1 }, Told::Drained, Told::Stopped]
@@ -260,6 +260,8 @@ fn without_a_loop_a_device_is_broken_and_a_reset_completes() {
 /// Ends the loop when its eventfd is signalled.
 struct Exit(EventFd, Stopper);
 
+impl Subscriber for Exit {}
+
 impl MutEventSubscriber for Exit {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
         self.0.read().unwrap();
@@ -271,12 +273,51 @@ impl MutEventSubscriber for Exit {
     }
 }
 
+/// Never has handed on all that it holds.
+struct Full;
+
+impl Subscriber for Full {
+    fn drained(&mut self, _: &mut EventOps<'_>) -> bool {
+        false
+    }
+}
+
+impl MutEventSubscriber for Full {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {}
+
+    fn init(&mut self, _: &mut EventOps<'_>) {}
+}
+
+#[test]
+fn a_device_each_on_two_loops_is_served_by_two_threads() {
+    let mut setups = [Setup::new(Probe::new()), Setup::new(Probe::new())];
+    let heads = setups.each_mut().map(|s| s.drivers[0].send(b"hello"));
+    let events = setups.each_ref().map(Setup::start);
+    // None of them is alone with its thread until the other has served its driver, too.
+    let both = Arc::new(Barrier::new(2));
+    let threads = setups.into_iter().zip(events).zip(heads);
+    let threads = threads.map(|((mut setup, events), head)| {
+        let both = Arc::clone(&both);
+        thread::spawn(move || {
+            events[0].0.write(1).unwrap();
+            setup.serve();
+            assert_eq!(setup.drivers[0].used(), Some((head.into(), 5)));
+            both.wait();
+            setup.event_loop.drain().unwrap();
+            assert_eq!(setup.handle.state(), RunState::Stopped);
+        })
+    });
+    for thread in threads.collect::<Vec<_>>() {
+        thread.join().unwrap();
+    }
+}
+
 #[test]
 fn a_subscriber_and_another_thread_can_end_the_loop() {
     let exit = EventFd::new(EFD_NONBLOCK).unwrap();
     let mut event_loop = EventLoop::new().unwrap();
     let stopper = event_loop.stopper();
-    event_loop.add_subscriber(Box::new(Exit(exit.try_clone().unwrap(), stopper)));
+    event_loop.add_subscriber(Exit(exit.try_clone().unwrap(), stopper));
     assert!(exit.as_raw_fd() >= 0);
     exit.write(1).unwrap();
     event_loop.run().unwrap();

@@ -4,30 +4,59 @@
 //! vCPU thread ──DeviceHandle──▶ command ─┐
 //! kick eventfds, host descriptors ───────┴▶ EventLoop ──▶ Worker ──▶ VirtioDevice
 //! ```
+//!
+//! The loop itself knows subscribers, not devices: [`add_device`] puts a device on one. There may
+//! be several loops, each on a thread of its own.
 
-pub(crate) mod handle;
+mod handle;
+mod run_state;
 mod worker;
 
-use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-pub use event_manager::{Error, EventOps, Events, MutEventSubscriber, SubscriberId};
-use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
-pub use vmm_sys_util::epoll::EventSet;
+use event_manager::{EventManager, RemoteEndpoint, SubscriberId, SubscriberOps};
+use libc::c_long;
 
-use crate::device::VirtioDevice;
+pub use event_manager::{Error, EventOps, Events, MutEventSubscriber};
 pub use handle::DeviceHandle;
-use handle::Link;
-use worker::Worker;
+pub use run_state::RunState;
+pub use vmm_sys_util::epoll::EventSet;
+pub use worker::add_device;
 
-/// Waits for events and hands them to devices and to the monitor's subscribers, on the thread that
-/// calls [`Self::run`]. It may be built on one thread and run on another.
+/// What a loop asks of the kernel, beside [`crate::seccomp::ANY_THREAD`] and what its subscribers do.
+pub const SYSTEM_CALLS: [c_long; 3] = [
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_wait,
+];
+
+/// What an event loop serves. All methods are called on the loop's thread, except `init`, which is
+/// called where the subscriber is added.
+pub trait Subscriber: MutEventSubscriber + Send {
+    /// The guest runs no more: hands on what is left, and returns whether all of it is out. If not,
+    /// it is asked again after each event.
+    fn drained(&mut self, ops: &mut EventOps<'_>) -> bool {
+        let _ = ops;
+        true
+    }
+
+    /// The end, after the last `drained`, whatever that returned.
+    fn stop(&mut self, ops: &mut EventOps<'_>) {
+        let _ = ops;
+    }
+}
+
+/// A subscriber as the loop and the event manager share it.
+type Shared = Arc<Mutex<dyn Subscriber>>;
+
+/// Waits for events and hands them to subscribers, on the thread that calls [`Self::run`]. It may be
+/// built on one thread and run on another.
 ///
-/// Order of use: `add_device` and `add_subscriber`, `run`, and when no vCPU runs any more `drain`.
+/// Order of use: `add_subscriber`, `run`, and when no vCPU runs any more `drain`.
 pub struct EventLoop {
-    manager: EventManager<Subscriber>,
-    devices: Vec<SubscriberId>,
+    manager: EventManager<Shared>,
+    subscribers: Vec<(SubscriberId, Shared)>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -35,15 +64,7 @@ pub struct EventLoop {
 #[derive(Clone)]
 pub struct Stopper {
     stopped: Arc<AtomicBool>,
-    endpoint: RemoteEndpoint<Subscriber>,
-}
-
-/// What the loop hands events to.
-pub(crate) enum Subscriber {
-    /// A device; away while a command for it is executed.
-    Device(Option<Box<Worker>>),
-    /// Something of the monitor's.
-    Monitor(Box<dyn MutEventSubscriber + Send>),
+    endpoint: RemoteEndpoint<Shared>,
 }
 
 impl EventLoop {
@@ -54,30 +75,17 @@ impl EventLoop {
     pub fn new() -> Result<Self, Error> {
         Ok(Self {
             manager: EventManager::new()?,
-            devices: Vec::new(),
+            subscribers: Vec::new(),
             stopped: Arc::default(),
         })
     }
 
-    /// Takes a device, which from now on lives on this loop's thread. The handle is for its
-    /// transport.
-    pub fn add_device(&mut self, device: Box<dyn VirtioDevice>) -> DeviceHandle {
-        let link = Arc::new(Link::new(&*device));
-        let worker = Box::new(Worker::new(device, Arc::clone(&link)));
-        let id = self
-            .manager
-            .add_subscriber(Subscriber::Device(Some(worker)));
-        self.devices.push(id);
-        DeviceHandle::new(id, self.manager.remote_endpoint(), link)
-    }
-
-    /// Takes something of the monitor's: a signalfd, a socket, an exit event. Its `init` is called
-    /// at once and registers its descriptors.
-    pub fn add_subscriber(
-        &mut self,
-        subscriber: Box<dyn MutEventSubscriber + Send>,
-    ) -> SubscriberId {
-        self.manager.add_subscriber(Subscriber::Monitor(subscriber))
+    /// Takes a subscriber: a device's worker, a signalfd, a socket. Its `init` is called at once and
+    /// registers its descriptors.
+    pub fn add_subscriber(&mut self, subscriber: impl Subscriber + 'static) {
+        let subscriber: Shared = Arc::new(Mutex::new(subscriber));
+        let id = self.manager.add_subscriber(Arc::clone(&subscriber));
+        self.subscribers.push((id, subscriber));
     }
 
     /// A handle that ends [`Self::run`].
@@ -99,34 +107,41 @@ impl EventLoop {
         Ok(())
     }
 
-    /// For the end of the VM, when no vCPU runs any more: lets every started device hand on what
-    /// its queues still hold, serves events until all of it is out and `others_are` too, and stops
-    /// the devices. How long that takes is up to those who read the output; a [`Stopper`] that is
-    /// used meanwhile ends it, and what is left is lost.
+    /// For the end of the VM, when no vCPU runs any more: lets every subscriber hand on what it
+    /// still holds, serves events until all of it is out, and stops the subscribers. How long that
+    /// takes is up to those who read the output; a [`Stopper`] that is used meanwhile ends it, and
+    /// what is left is lost.
     ///
     /// # Errors
-    /// When epoll_wait(2) fails. The devices are stopped all the same.
-    pub fn drain(&mut self, others_are: impl Fn() -> bool) -> Result<(), Error> {
-        let result = self.wait_drained(others_are);
-        for id in self.devices.clone() {
-            lend(&mut self.manager, id, Worker::stop);
-        }
+    /// When epoll_wait(2) fails. The subscribers are stopped all the same.
+    pub fn drain(&mut self) -> Result<(), Error> {
+        let result = self.wait_drained();
+        self.ask_all(|subscriber, ops| subscriber.stop(ops));
         result
     }
 
-    fn wait_drained(&mut self, others_are: impl Fn() -> bool) -> Result<(), Error> {
+    fn wait_drained(&mut self) -> Result<(), Error> {
         self.stopped.store(false, Ordering::Release);
         // Commands that the vCPUs left behind.
         self.turn(0)?;
-        let mut waiting = self.devices.clone();
         while !self.stopped.load(Ordering::Acquire) {
-            waiting.retain(|&id| !lend(&mut self.manager, id, Worker::drained).unwrap_or(true));
-            if waiting.is_empty() && others_are() {
+            let mut all = true;
+            self.ask_all(|subscriber, ops| all &= subscriber.drained(ops));
+            if all {
                 break;
             }
             self.turn(-1)?;
         }
         Ok(())
+    }
+
+    fn ask_all(&mut self, mut ask: impl FnMut(&mut dyn Subscriber, &mut EventOps<'_>)) {
+        for (id, subscriber) in &self.subscribers {
+            if let Ok(mut ops) = self.manager.event_ops(*id) {
+                let mut subscriber = subscriber.lock().unwrap_or_else(PoisonError::into_inner);
+                ask(&mut *subscriber, &mut ops);
+            }
+        }
     }
 
     /// Waits at most `milliseconds` (-1: without end), and serves what happened.
@@ -142,43 +157,6 @@ impl Stopper {
         // Fails only if the counter is full, and then the loop wakes up all the same.
         let _ = self.endpoint.kick();
     }
-}
-
-impl MutEventSubscriber for Subscriber {
-    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        match self {
-            Self::Device(Some(worker)) => worker.process(events, ops),
-            Self::Device(None) => {}
-            Self::Monitor(subscriber) => subscriber.process(events, ops),
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Self::Monitor(subscriber) = self {
-            subscriber.init(ops);
-        }
-    }
-}
-
-/// Calls `work` with the device `id` and its view of epoll. The worker is taken out meanwhile, as
-/// the event manager lends only one of the two at a time.
-pub(crate) fn lend<R>(
-    manager: &mut dyn SubscriberOps<Subscriber = Subscriber>,
-    id: SubscriberId,
-    work: impl FnOnce(&mut Worker, &mut EventOps<'_>) -> R,
-) -> Option<R> {
-    let mut worker = match manager.subscriber_mut(id) {
-        Ok(Subscriber::Device(worker)) => mem::take(worker)?,
-        _ => return None,
-    };
-    let result = manager
-        .event_ops(id)
-        .ok()
-        .map(|mut ops| work(&mut worker, &mut ops));
-    if let Ok(Subscriber::Device(slot)) = manager.subscriber_mut(id) {
-        *slot = Some(worker);
-    }
-    result
 }
 
 #[cfg(test)]

@@ -1,25 +1,57 @@
-//! One device with its queues on the event loop.
+//! One device with its queues on an event loop.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
-use event_manager::{Error, EventOps, Events};
+use event_manager::{Error, EventOps, Events, MutEventSubscriber};
+use tracing::error;
 use virtio_queue::QueueT;
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::handle::Link;
+use super::handle::{Command, DeviceHandle};
+use super::run_state::{RunState, Shared};
+use super::{EventLoop, Subscriber};
 use crate::device::{Activation, DeviceError, Token, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
 
-/// An event's data says what it is: the kick of a queue (this bit and the index), or one of the
-/// device's tokens (16 bits).
+/// An event's data says what it is: commands, the kick of a queue (this bit and the index), or one
+/// of the device's tokens (16 bits).
+const COMMANDS: u32 = 1 << 17;
 const KICK: u32 = 1 << 16;
 
-/// A device, and while it is started its queues and the descriptors watched for it.
-pub(crate) struct Worker {
+/// Gives a device to a loop, on whose thread it lives from now on. The handle is for its transport.
+///
+/// # Errors
+/// When no eventfd can be made.
+pub fn add_device(
+    event_loop: &mut EventLoop,
     device: Box<dyn VirtioDevice>,
-    link: Arc<Link>,
+) -> io::Result<DeviceHandle> {
+    let (sender, commands) = channel();
+    let sent = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+    let shared = Arc::new(Shared::new(device.traits()));
+    let handle = DeviceHandle::new(sender, sent.try_clone()?, Arc::clone(&shared));
+    event_loop.add_subscriber(Worker {
+        device,
+        shared,
+        commands,
+        sent,
+        queues: None,
+        watched: Vec::new(),
+    });
+    Ok(handle)
+}
+
+/// A device, and while it is started its queues and the descriptors watched for it.
+struct Worker {
+    device: Box<dyn VirtioDevice>,
+    shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    /// Signalled after a command was sent.
+    sent: EventFd,
     /// Those that the device left to the loop; `None` while it is not started.
     queues: Option<Vec<VirtQueue>>,
     watched: Vec<RawFd>,
@@ -32,17 +64,23 @@ struct Watcher<'a, 'b> {
 }
 
 impl Worker {
-    pub(crate) fn new(device: Box<dyn VirtioDevice>, link: Arc<Link>) -> Self {
-        Self {
-            device,
-            link,
-            queues: None,
-            watched: Vec::new(),
+    fn execute_commands(&mut self, ops: &mut EventOps<'_>) {
+        // Read before the commands are looked at: one that comes later wakes the loop again.
+        let _ = self.sent.read();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Start(activation) => self.start(activation, ops),
+                Command::WriteConfig { offset, data } => {
+                    self.shared.end_write();
+                    self.device.config_written(offset, &data);
+                }
+                Command::Stop => self.stop(ops),
+            }
         }
     }
 
     /// Starts the device; the driver hears of it if it cannot.
-    pub(crate) fn start(&mut self, mut activation: Activation, ops: &mut EventOps<'_>) {
+    fn start(&mut self, mut activation: Activation, ops: &mut EventOps<'_>) {
         let mut watcher = Watcher {
             ops,
             watched: &mut self.watched,
@@ -56,7 +94,7 @@ impl Worker {
     }
 
     /// Hands an event of one of the watched descriptors to the device.
-    pub(crate) fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+    fn serve(&mut self, events: Events, ops: &mut EventOps<'_>) {
         let Some(queues) = &mut self.queues else {
             return;
         };
@@ -81,34 +119,11 @@ impl Worker {
         self.check(result, ops);
     }
 
-    /// Whether the device, if it is started, has handed on all that its queues held.
-    pub(crate) fn drained(&mut self, ops: &mut EventOps<'_>) -> bool {
-        let Some(queues) = &mut self.queues else {
-            return true;
-        };
-        let mut watcher = Watcher {
-            ops,
-            watched: &mut self.watched,
-        };
-        self.device.drained(queues, &mut watcher)
-    }
-
-    /// The driver wrote to the configuration space.
-    pub(crate) fn config_written(&mut self, offset: usize, data: &[u8]) {
-        self.device.config_written(offset, data);
-    }
-
-    /// Stops the device, for a reset or the end of the VM.
-    pub(crate) fn stop(&mut self, ops: &mut EventOps<'_>) {
-        self.halt(ops);
-        self.link.stopped();
-    }
-
     fn check(&mut self, result: Result<(), DeviceError>, ops: &mut EventOps<'_>) {
         if let Err(error) = result {
-            self.link.complain(&error);
+            self.shared.complain(&error);
             self.halt(ops);
-            self.link.broken();
+            self.shared.broken();
         }
     }
 
@@ -121,6 +136,43 @@ impl Worker {
             self.device.stop();
             self.queues = None;
         }
+    }
+}
+
+impl MutEventSubscriber for Worker {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        if events.data() == COMMANDS {
+            self.execute_commands(ops);
+        } else {
+            self.serve(events, ops);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let commands = Events::with_data(&self.sent, COMMANDS, EventSet::IN);
+        if let Err(error) = ops.add(commands) {
+            let device = self.shared.traits.kind;
+            error!("virtio {device}: the event loop cannot hear of its commands: {error:?}");
+        }
+    }
+}
+
+impl Subscriber for Worker {
+    fn drained(&mut self, ops: &mut EventOps<'_>) -> bool {
+        let Some(queues) = &mut self.queues else {
+            return true;
+        };
+        let mut watcher = Watcher {
+            ops,
+            watched: &mut self.watched,
+        };
+        self.device.drained(queues, &mut watcher)
+    }
+
+    /// For a reset, too.
+    fn stop(&mut self, ops: &mut EventOps<'_>) {
+        self.halt(ops);
+        self.shared.set_state(RunState::Stopped);
     }
 }
 

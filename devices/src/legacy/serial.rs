@@ -11,6 +11,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{MachineEvent, PortDevice};
+use crate::event_loop::Subscriber;
 use crate::stream::{Input, Output, Read, Spool};
 
 /// Interrupt Enable Register, and its bit that asks for received data.
@@ -174,6 +175,12 @@ impl MutEventSubscriber for SerialSubscriber {
                 warn!("cannot watch the ends of the serial line: {error}");
             }
         }
+    }
+}
+
+impl Subscriber for SerialSubscriber {
+    fn drained(&mut self, _: &mut EventOps<'_>) -> bool {
+        self.lock().flush().is_none()
     }
 }
 

@@ -25,7 +25,7 @@ impl Line {
         let serial = Serial::new(Some(input), Some(output)).unwrap();
         let serial = Arc::new(Mutex::new(serial));
         let mut events = EventLoop::new().unwrap();
-        events.add_subscriber(Box::new(SerialSubscriber::new(Arc::clone(&serial))));
+        events.add_subscriber(SerialSubscriber::new(Arc::clone(&serial)));
         Self {
             serial,
             events,
@@ -126,7 +126,7 @@ fn a_line_to_files_and_to_nothing() {
     for (input, output) in ends {
         let serial = Arc::new(Mutex::new(Serial::new(input, output).unwrap()));
         let mut events = EventLoop::new().unwrap();
-        events.add_subscriber(Box::new(SerialSubscriber::new(Arc::clone(&serial))));
+        events.add_subscriber(SerialSubscriber::new(Arc::clone(&serial)));
         serial.lock().unwrap().write(DATA, b'x');
         serial.lock().unwrap().write(IER, IER_RECEIVED);
         while events.turn(0).unwrap() > 0 {}

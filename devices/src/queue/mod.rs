@@ -39,7 +39,41 @@ impl VirtQueue {
         }
     }
 
-    /// The next available chain, if any.
+    /// The next available chain. As long as there are some, the driver need not kick; when there are
+    /// none, a kick will tell of the next one.
+    ///
+    /// # Errors
+    /// When the ring's index ran away, or the ring cannot be read or written.
+    pub fn next_chain(&mut self) -> Result<Option<Chain>, QueueError> {
+        loop {
+            self.disable_notifications()?;
+            if let Some(chain) = self.pop()? {
+                return Ok(Some(chain));
+            }
+            if !self.enable_notifications()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Asks the driver not to kick, while the queue is being worked on.
+    fn disable_notifications(&mut self) -> Result<(), QueueError> {
+        if self.ring.ready() {
+            self.ring.disable_notification(&*self.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the driver to kick again. Returns whether chains came in meanwhile, which must then be
+    /// looked at, as no kick will tell of them.
+    fn enable_notifications(&mut self) -> Result<bool, QueueError> {
+        if !self.ring.ready() {
+            return Ok(false);
+        }
+        Ok(self.ring.enable_notification(&*self.memory)?)
+    }
+
+    /// The next available chain, if any, whether the driver kicks or not.
     ///
     /// # Errors
     /// When the ring's index ran away.
@@ -75,29 +109,6 @@ impl VirtQueue {
             let _ = self.call.write(1);
         }
         Ok(())
-    }
-
-    /// Asks the driver not to kick, while the queue is being worked on.
-    ///
-    /// # Errors
-    /// When the ring cannot be written.
-    pub fn silence(&mut self) -> Result<(), QueueError> {
-        if self.ring.ready() {
-            self.ring.disable_notification(&*self.memory)?;
-        }
-        Ok(())
-    }
-
-    /// Asks the driver to kick again. Returns whether chains came in meanwhile, which must then be
-    /// looked at, as no kick will tell of them.
-    ///
-    /// # Errors
-    /// When the ring cannot be read or written.
-    pub fn listen(&mut self) -> Result<bool, QueueError> {
-        if !self.ring.ready() {
-            return Ok(false);
-        }
-        Ok(self.ring.enable_notification(&*self.memory)?)
     }
 
     /// Signalled by the driver when it made chains available. Non-blocking.

@@ -68,16 +68,16 @@ fn the_driver_is_signalled_when_it_wants_to_be() {
 }
 
 #[test]
-fn listening_tells_of_chains_that_came_in_meanwhile() {
+fn enabling_notifications_tells_of_chains_that_came_in_meanwhile() {
     for event_idx in [false, true] {
         let (mut driver, mut device) = pair(8, event_idx);
-        device.silence().unwrap();
-        assert!(!device.listen().unwrap());
+        device.disable_notifications().unwrap();
+        assert!(!device.enable_notifications().unwrap());
         driver.receive(1);
-        device.silence().unwrap();
-        assert!(device.listen().unwrap());
+        device.disable_notifications().unwrap();
+        assert!(device.enable_notifications().unwrap());
         device.pop().unwrap().unwrap();
-        assert!(!device.listen().unwrap());
+        assert!(!device.enable_notifications().unwrap());
         if event_idx {
             assert_eq!(driver.available_event(), 1);
         }
@@ -138,8 +138,8 @@ fn a_queue_that_is_not_enabled_pops_nothing() {
     let ring = virtio_queue::Queue::new(8).unwrap();
     let mut queue = VirtQueue::new(ring, Arc::clone(&memory), event(), event());
     assert!(queue.pop().unwrap().is_none());
-    queue.silence().unwrap();
-    assert!(!queue.listen().unwrap());
+    queue.disable_notifications().unwrap();
+    assert!(!queue.enable_notifications().unwrap());
     assert_eq!(memory.read_obj::<u64>(GuestAddress(0)).unwrap(), 0);
 }
 
@@ -171,6 +171,6 @@ proptest! {
             device.signal().unwrap();
         }
         prop_assert!(popped <= 16);
-        device.listen().unwrap();
+        device.enable_notifications().unwrap();
     }
 }

@@ -39,32 +39,23 @@ pub(crate) fn take_turn(
 ) -> Result<Turn, DeviceError> {
     let mut left = CHAINS;
     let turn = loop {
-        queue.silence()?;
-        let stopped = loop {
-            let Some(chain) = queue.pop()? else {
-                break None;
-            };
-            let head = chain.head_index();
-            if left == 0 {
-                queue.unpop();
-                again(queue);
-                break Some(Turn::Yielded);
-            }
-            left -= 1;
-            match serve(chain)? {
-                Served::Used(written) => queue.push(head, written)?,
-                Served::Held => break Some(Turn::Waiting),
-                Served::Refused => {
-                    queue.unpop();
-                    break Some(Turn::Waiting);
-                }
-            }
-        };
-        if let Some(turn) = stopped {
-            break turn;
-        }
-        if !queue.listen()? {
+        let Some(chain) = queue.next_chain()? else {
             break Turn::Empty;
+        };
+        if left == 0 {
+            queue.unpop();
+            again(queue);
+            break Turn::Yielded;
+        }
+        left -= 1;
+        let head = chain.head_index();
+        match serve(chain)? {
+            Served::Used(written) => queue.push(head, written)?,
+            Served::Held => break Turn::Waiting,
+            Served::Refused => {
+                queue.unpop();
+                break Turn::Waiting;
+            }
         }
     };
     queue.signal()?;

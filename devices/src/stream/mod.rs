@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
+use libc::c_long;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -25,6 +26,14 @@ use vm_memory::bitmap::BitmapSlice;
 pub use spool::Spool;
 pub(crate) use vectored::MAX_BUFFERS;
 use vectored::Vector;
+
+/// What reading and writing streams asks of the kernel, beside [`crate::seccomp::ANY_THREAD`].
+pub const SYSTEM_CALLS: [c_long; 4] = [
+    libc::SYS_poll,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_shutdown,
+];
 
 /// The host end that the guest reads from.
 #[derive(Debug)]

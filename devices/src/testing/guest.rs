@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::probe::{Probe, Told};
 use super::{DriverQueue, FakeFabric, memory};
 use crate::config_space::ConfigSpace;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, add_device};
 use crate::fabric::MsiMessage;
 use crate::pci::PciRoot;
 use crate::transport::pci::VirtioPci;
@@ -46,7 +46,7 @@ impl Guest {
         let (told, config) = (Arc::clone(&probe.told), Arc::clone(&probe.config));
         let fabric = Arc::new(FakeFabric::default());
         let mut event_loop = EventLoop::new().unwrap();
-        let device = event_loop.add_device(Box::new(probe));
+        let device = add_device(&mut event_loop, Box::new(probe)).unwrap();
         let function = VirtioPci::new(device, memory, Arc::clone(&fabric) as _, BAR).unwrap();
         let mut root = PciRoot::new();
         assert_eq!(root.add(Box::new(function)).unwrap(), 1);

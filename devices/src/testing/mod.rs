@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::Memory;
 use crate::device::{Token, Watch};
-use crate::fabric::{Fabric, Gsi, MsiMessage};
+use crate::fabric::{Doorbell, Fabric, Gsi, Interrupt, MsiMessage};
 use crate::queue::VirtQueue;
 
 /// Guest memory of `size` bytes from address 0 on.
@@ -243,7 +243,7 @@ pub struct FakeFabric {
 
 #[derive(Debug, Default)]
 struct Bindings {
-    kicks: BTreeMap<u64, Bound>,
+    kicks: BTreeMap<Doorbell, Bound>,
     calls: Vec<(Gsi, MsiMessage, Bound)>,
 }
 
@@ -263,7 +263,7 @@ impl FakeFabric {
     /// A write of the guest to `address`. Returns whether an eventfd is bound there.
     pub fn guest_writes(&self, address: u64) -> bool {
         let state = self.state();
-        let kick = state.kicks.get(&address);
+        let kick = state.kicks.get(&Doorbell::Mmio(address));
         kick.map(|kick| kick.event.write(1).unwrap()).is_some()
     }
 
@@ -305,26 +305,29 @@ impl Bound {
 }
 
 impl Fabric for FakeFabric {
-    fn bind_kick(&self, address: u64, kick: &EventFd) -> io::Result<()> {
+    fn bind_kick(&self, doorbell: Doorbell, kick: &EventFd) -> io::Result<()> {
         self.check()?;
-        let old = self.state().kicks.insert(address, Bound::new(kick));
-        assert!(old.is_none(), "kick at {address:#x} bound twice");
+        let old = self.state().kicks.insert(doorbell, Bound::new(kick));
+        assert!(old.is_none(), "kick at {doorbell:x?} bound twice");
         Ok(())
     }
 
-    fn unbind_kick(&self, address: u64, kick: &EventFd) -> io::Result<()> {
-        let old = self.state().kicks.remove(&address).map(|old| old.fd);
-        assert_eq!(old, Some(kick.as_raw_fd()), "kick at {address:#x}");
+    fn unbind_kick(&self, doorbell: Doorbell, kick: &EventFd) -> io::Result<()> {
+        let old = self.state().kicks.remove(&doorbell).map(|old| old.fd);
+        assert_eq!(old, Some(kick.as_raw_fd()), "kick at {doorbell:x?}");
         Ok(())
     }
 
-    fn allocate_msi(&self) -> io::Result<Gsi> {
+    fn allocate_route(&self) -> io::Result<Gsi> {
         self.check()?;
         Ok(Gsi(self.next_gsi.fetch_add(1, Ordering::Relaxed)))
     }
 
-    fn bind_call(&self, gsi: Gsi, message: MsiMessage, call: &EventFd) -> io::Result<()> {
+    fn bind_call(&self, gsi: Gsi, interrupt: Interrupt, call: &EventFd) -> io::Result<()> {
         self.check()?;
+        let Interrupt::Msi(message) = interrupt else {
+            panic!("{interrupt:?} of a PCI function");
+        };
         let mut state = self.state();
         // KVM has one message a route, and one binding an eventfd.
         for (other, other_message, bound) in &state.calls {

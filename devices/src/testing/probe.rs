@@ -8,7 +8,8 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EFD_SEMAPHORE, EventFd};
 
 use crate::config_space::ConfigSpace;
-use crate::device::{Activation, DeviceError, DeviceType, Token, VirtioDevice, Watch};
+use crate::dev::rng;
+use crate::device::{Activation, DeviceError, Token, Traits, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
 
 /// What a probe was told, in order.
@@ -57,21 +58,14 @@ impl Probe {
 }
 
 impl VirtioDevice for Probe {
-    fn device_type(&self) -> DeviceType {
-        DeviceType::Rng
-    }
-
-    fn features(&self) -> u64 {
-        // Bit 34, RING_PACKED, is not the device's to offer.
-        1 | 1 << 34
-    }
-
-    fn queue_sizes(&self) -> Vec<u16> {
-        self.queue_sizes.clone()
-    }
-
-    fn config(&self) -> Arc<ConfigSpace> {
-        Arc::clone(&self.config)
+    fn traits(&self) -> Traits {
+        Traits {
+            kind: &rng::KIND,
+            // Bit 34, RING_PACKED, is not the device's to offer.
+            features: 1 | 1 << 34,
+            queue_sizes: self.queue_sizes.clone(),
+            config: Arc::clone(&self.config),
+        }
     }
 
     fn start(

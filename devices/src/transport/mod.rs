@@ -16,8 +16,8 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use crate::Memory;
 use crate::config_space::ConfigSpace;
-use crate::device::{Activation, DeviceType};
-use crate::event_loop::handle::{DeviceHandle, RunState};
+use crate::device::{Activation, DeviceKind};
+use crate::event_loop::{DeviceHandle, RunState};
 use queue_registers::ActivateError;
 pub use queue_registers::{Area, QueueEvents, QueueRegisters, QueueSizeError};
 
@@ -51,14 +51,21 @@ const DRIVER_STATUS: u8 =
     status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK | status::FAILED;
 
 /// What a transport has to do after a write of the status register.
-#[derive(Debug)]
 pub enum StatusChange {
     /// Nothing.
     None,
-    /// The driver is ready: bind these eventfds, then call [`Transport::start`].
-    Ready(Vec<QueueEvents>),
+    /// The driver is ready: bind the eventfds of the queues, and pass this to [`Transport::start`].
+    Ready(Prepared),
     /// The device is being reset: undo all bindings, and forget the transport's own registers.
     Reset,
+}
+
+/// All that a device is started with.
+#[must_use]
+pub struct Prepared {
+    activation: Result<Activation, ActivateError>,
+    /// The eventfds of the queues that the driver has enabled; none if they cannot be used.
+    pub events: Vec<QueueEvents>,
 }
 
 /// The registers of one virtio device. Methods are called by vCPU threads under the lock of the
@@ -79,8 +86,6 @@ struct State {
     driver_feature_select: u32,
     driver_features: u64,
     queues: QueueRegisters,
-    /// Made at DRIVER_OK, sent with [`Transport::start`].
-    pending: Option<Activation>,
 }
 
 impl Transport {
@@ -89,7 +94,8 @@ impl Transport {
     /// # Errors
     /// When a queue size of the device is not a power of two up to 32768.
     pub fn new(device: DeviceHandle, memory: Arc<Memory>) -> Result<Self, QueueSizeError> {
-        let queues = QueueRegisters::new(device.device_type(), device.queue_sizes())?;
+        let traits = device.traits();
+        let queues = QueueRegisters::new(traits.kind, &traits.queue_sizes)?;
         Ok(Self {
             device,
             memory,
@@ -99,25 +105,24 @@ impl Transport {
                 driver_feature_select: 0,
                 driver_features: 0,
                 queues,
-                pending: None,
             },
             resetting: false,
         })
     }
 
     /// What the device is.
-    pub fn device_type(&self) -> DeviceType {
-        self.device.device_type()
+    pub fn kind(&self) -> &'static DeviceKind {
+        self.device.traits().kind
     }
 
     /// The device's configuration space.
     pub fn config(&self) -> &Arc<ConfigSpace> {
-        self.device.config()
+        &self.device.traits().config
     }
 
     /// The status register: zero once a reset is complete.
     pub fn status(&mut self) -> u8 {
-        self.settle();
+        self.finish_reset();
         match self.device.state() {
             RunState::Broken => self.state.status | status::NEEDS_RESET,
             _ => self.state.status,
@@ -131,12 +136,12 @@ impl Transport {
         if value == 0 {
             return self.reset();
         }
-        if !self.settle() {
+        if !self.finish_reset() {
             return StatusChange::None;
         }
         let mut added = value & DRIVER_STATUS & !self.state.status;
         if added & status::FEATURES_OK != 0 && !self.features_acceptable() {
-            let (device, features) = (self.device_type(), self.state.driver_features);
+            let (device, features) = (self.kind(), self.state.driver_features);
             debug!("virtio {device}: the driver's features {features:#x} are refused");
             added &= !status::FEATURES_OK;
         }
@@ -149,12 +154,18 @@ impl Transport {
         StatusChange::Ready(self.prepare())
     }
 
-    /// Starts the device, after [`StatusChange::Ready`].
-    pub fn start(&mut self) {
-        match self.state.pending.take() {
-            Some(activation) => self.device.start(activation),
-            None => self.device.fail(),
+    /// Starts the device with what came with [`StatusChange::Ready`]. If the driver's queues cannot
+    /// be used, the device becomes one in need of a reset.
+    pub fn start(&mut self, prepared: Prepared) {
+        match prepared.activation {
+            Ok(activation) => self.device.start(activation),
+            Err(error) => self.device.fail(&error),
         }
+    }
+
+    /// Whether a transport's own registers may be written: no reset is under way.
+    pub fn is_writable(&mut self) -> bool {
+        self.finish_reset()
     }
 
     /// Whether the driver has set DRIVER_OK, and no reset has begun since.
@@ -164,8 +175,8 @@ impl Transport {
 
     /// Selects which half of the offered feature bits [`Self::device_features`] shows.
     pub fn select_device_features(&mut self, half: u32) {
-        if self.settle() {
-            self.state.device_feature_select = half;
+        if let Some(state) = self.writable() {
+            state.device_feature_select = half;
         }
     }
 
@@ -181,8 +192,8 @@ impl Transport {
 
     /// Selects which half of the accepted feature bits is written next.
     pub fn select_driver_features(&mut self, half: u32) {
-        if self.settle() {
-            self.state.driver_feature_select = half;
+        if let Some(state) = self.writable() {
+            state.driver_feature_select = half;
         }
     }
 
@@ -198,11 +209,14 @@ impl Transport {
 
     /// Sets the selected half; ignored once FEATURES_OK is set (section 3.1.1).
     pub fn write_driver_features(&mut self, value: u32) {
-        if !self.settle() || self.state.status & status::FEATURES_OK != 0 {
+        let Some(state) = self.writable() else {
+            return;
+        };
+        if state.status & status::FEATURES_OK != 0 {
             return;
         }
-        let (features, value) = (self.state.driver_features, u64::from(value));
-        self.state.driver_features = match self.state.driver_feature_select {
+        let (features, value) = (state.driver_features, u64::from(value));
+        state.driver_features = match state.driver_feature_select {
             0 => features & !0 << 32 | value,
             1 => features & !0 >> 32 | value << 32,
             _ => features,
@@ -216,27 +230,32 @@ impl Transport {
 
     /// The queue registers, to be written; `None` from DRIVER_OK to the end of the reset.
     pub fn queue_setup(&mut self) -> Option<&mut QueueRegisters> {
-        let open = self.settle() && self.state.status & status::DRIVER_OK == 0;
-        open.then_some(&mut self.state.queues)
+        let state = self.writable()?;
+        (state.status & status::DRIVER_OK == 0).then_some(&mut state.queues)
     }
 
     /// Selects the queue that the queue registers are about.
     pub fn select_queue(&mut self, index: u16) {
-        if self.settle() {
-            self.state.queues.select(index);
+        if let Some(state) = self.writable() {
+            state.queues.select(index);
         }
     }
 
     /// A write to the device's configuration space.
     pub fn write_config(&mut self, offset: usize, data: &[u8]) {
         if self.device.state() == RunState::Started {
-            self.device.config_written(offset, data);
+            self.device.write_config(offset, data);
         }
+    }
+
+    /// The registers, to be written; `None` while a reset is under way.
+    fn writable(&mut self) -> Option<&mut State> {
+        self.finish_reset().then_some(&mut self.state)
     }
 
     /// Completes a reset whose device has stopped meanwhile. Returns whether registers may be
     /// written, that is whether no reset is under way.
-    pub(super) fn settle(&mut self) -> bool {
+    fn finish_reset(&mut self) -> bool {
         if self.resetting && self.device.state() == RunState::Stopped {
             self.reset_done();
         }
@@ -244,7 +263,7 @@ impl Transport {
     }
 
     fn reset(&mut self) -> StatusChange {
-        if !self.settle() {
+        if !self.finish_reset() {
             return StatusChange::None;
         }
         // Named one by one, so that a new register cannot be forgotten here. The status is cleared
@@ -255,19 +274,17 @@ impl Transport {
             driver_feature_select,
             driver_features,
             queues,
-            pending,
         } = &mut self.state;
         *device_feature_select = 0;
         *driver_feature_select = 0;
         *driver_features = 0;
         queues.reset();
-        *pending = None;
 
         match self.device.state() {
             RunState::Started | RunState::Stopping => {
                 self.resetting = true;
                 self.device.stop();
-                self.settle();
+                self.finish_reset();
             }
             RunState::Stopped | RunState::Broken => self.reset_done(),
         }
@@ -283,7 +300,7 @@ impl Transport {
     }
 
     fn offered(&self) -> u64 {
-        self.device.features() & DEVICE_FEATURES | TRANSPORT_FEATURES
+        self.device.traits().features & DEVICE_FEATURES | TRANSPORT_FEATURES
     }
 
     fn features_acceptable(&self) -> bool {
@@ -291,31 +308,23 @@ impl Transport {
         accepted & !self.offered() == 0 && accepted & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
-    /// Makes what the device is started with. If that is not possible, [`Self::start`] will mark
-    /// the device as in need of a reset.
-    fn prepare(&mut self) -> Vec<QueueEvents> {
-        match self.activate() {
-            Ok((activation, events)) => {
-                self.state.pending = Some(activation);
-                events
-            }
-            Err(error) => {
-                self.device.complain(&error);
-                Vec::new()
-            }
-        }
-    }
-
-    fn activate(&self) -> Result<(Activation, Vec<QueueEvents>), ActivateError> {
+    fn prepare(&self) -> Prepared {
         let features = self.state.driver_features;
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        let (queues, events) = self.state.queues.activate(&self.memory, event_idx)?;
-        let activation = Activation {
-            memory: Arc::clone(&self.memory),
-            features,
-            queues,
-        };
-        Ok((activation, events))
+        match self.state.queues.activate(&self.memory, event_idx) {
+            Ok((queues, events)) => Prepared {
+                activation: Ok(Activation {
+                    memory: Arc::clone(&self.memory),
+                    features,
+                    queues,
+                }),
+                events,
+            },
+            Err(error) => Prepared {
+                activation: Err(error),
+                events: Vec::new(),
+            },
+        }
     }
 }
 

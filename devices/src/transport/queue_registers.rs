@@ -9,7 +9,7 @@ use vm_memory::{GuestAddress, GuestMemory};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::Memory;
-use crate::device::DeviceType;
+use crate::device::DeviceKind;
 use crate::queue::VirtQueue;
 
 /// One of a queue's three areas (section 2.7); their addresses are set in halves.
@@ -38,7 +38,7 @@ pub struct QueueEvents {
 #[derive(Debug, thiserror::Error)]
 #[error("virtio {device}: queue {index} has the invalid size {size}")]
 pub struct QueueSizeError {
-    device: DeviceType,
+    device: &'static DeviceKind,
     index: usize,
     size: u16,
 }
@@ -55,14 +55,14 @@ pub(super) enum ActivateError {
 /// The registers of all queues of a device, of which one is selected.
 #[derive(Debug)]
 pub struct QueueRegisters {
-    device: DeviceType,
+    device: &'static DeviceKind,
     selected: u16,
     /// The crate's queue type is the register file, since it takes only valid values.
     queues: Vec<Queue>,
 }
 
 impl QueueRegisters {
-    pub(super) fn new(device: DeviceType, sizes: &[u16]) -> Result<Self, QueueSizeError> {
+    pub(super) fn new(device: &'static DeviceKind, sizes: &[u16]) -> Result<Self, QueueSizeError> {
         let queues = sizes.iter().enumerate().map(|(index, &size)| {
             Queue::new(size).map_err(|_| QueueSizeError {
                 device,

@@ -38,7 +38,7 @@ pub(crate) fn build(mut spec: VmSpec, begun: Instant) -> Result<(Vm, Arc<Mutex<P
     let (session, devices, size) = devices(&spec, begun)?;
     let stopper = event_loop.stopper();
     let (control, progress) = Control::new(Some(session), signals, Some(size), stopper);
-    event_loop.add_subscriber(Box::new(control));
+    event_loop.add_subscriber(control);
     let config = Config {
         cpus: spec.cpus,
         memory: spec.memory_mib << 20,

@@ -56,10 +56,6 @@ pub trait Board: Send + Sync + Sized + 'static {
     /// When KVM refuses its interrupt.
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()>;
 
-    /// Hands on what the simple console still holds, as far as its reader takes it; whether all of
-    /// it is out. For the end, on the event loop's thread.
-    fn console_is_drained(&self) -> bool;
-
     /// Loads what the guest boots, and describes the machine to it.
     ///
     /// # Errors

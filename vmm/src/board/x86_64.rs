@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use arch::boot::Machine;
@@ -37,7 +37,6 @@ pub struct Pc {
     fabric: Arc<KvmFabric>,
     pci: PciRoot,
     ports: PortBus,
-    serial: Option<Arc<Mutex<Serial>>>,
     machine: Machine,
     next_bar: u64,
     cpu: CpuSource,
@@ -80,7 +79,6 @@ impl Board for Pc {
             memory: Arc::new(memory),
             pci: PciRoot::new(),
             ports: legacy_ports(),
-            serial: None,
             machine: Machine {
                 cpus,
                 pci: false,
@@ -116,20 +114,9 @@ impl Board for Pc {
         let serial = Arc::new(Mutex::new(serial));
         self.ports
             .add(layout::SERIAL_PORT, Serial::PORTS, serial.clone());
-        event_loop.add_subscriber(Box::new(SerialSubscriber::new(serial)));
+        event_loop.add_subscriber(SerialSubscriber::new(serial));
         self.machine.serial = true;
         Ok(())
-    }
-
-    fn console_is_drained(&self) -> bool {
-        let flush = |serial: &Mutex<Serial>| {
-            serial
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .flush()
-                .is_none()
-        };
-        self.serial.as_deref().is_none_or(flush)
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {

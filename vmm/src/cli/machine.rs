@@ -110,7 +110,7 @@ pub(super) fn build(options: &Options, begun: Instant) -> Result<(Vm, Arc<Mutex<
 
     let stopper = event_loop.stopper();
     let (control, progress) = Control::new(session, signals, size, stopper);
-    event_loop.add_subscriber(Box::new(control));
+    event_loop.add_subscriber(control);
     let config = Config {
         cpus: options.cpus.unwrap_or(1),
         memory: options.mem.map_or(DEFAULT_MEMORY, |size| size.0),

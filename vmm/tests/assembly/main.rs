@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use devices::fabric::{Fabric, MsiMessage};
+use devices::fabric::{Doorbell, Fabric, Interrupt, MsiMessage};
 use guest::{Event, Machine, PATIENCE, run_vm};
 use kvm_ioctls::VcpuExit;
 use vmm::board::Board;
@@ -317,14 +317,21 @@ fn a_kick_of_any_width_signals_its_eventfd_without_an_exit() {
     let mut machine = Machine::new(&kicks());
     let kick = EventFd::new(EFD_NONBLOCK).unwrap();
     let fabric = machine.board.fabric();
-    fabric.bind_kick(0xc000_0100, &kick).unwrap();
-    assert!(fabric.bind_kick(0xc000_0100, &kick).is_err(), "bound twice");
+    fabric
+        .bind_kick(Doorbell::Mmio(0xc000_0100), &kick)
+        .unwrap();
+    assert!(
+        fabric
+            .bind_kick(Doorbell::Mmio(0xc000_0100), &kick)
+            .is_err(),
+        "bound twice"
+    );
     assert_eq!(machine.run(), Event::Said(b'k'));
     assert_eq!(kick.read().unwrap(), 3);
     machine
         .board
         .fabric()
-        .unbind_kick(0xc000_0100, &kick)
+        .unbind_kick(Doorbell::Mmio(0xc000_0100), &kick)
         .unwrap();
     assert_eq!(machine.run(), Event::Wrote(0xc000_0100, vec![1]));
     assert!(kick.read().is_err(), "signalled after it was unbound");
@@ -360,7 +367,7 @@ fn a_bound_call_interrupts_and_a_masked_one_waits() {
     assert_eq!(machine.run(), Event::Said(b'r'));
     let call = EventFd::new(EFD_NONBLOCK).unwrap();
     let fabric = machine.board.fabric().clone();
-    let gsi = fabric.allocate_msi().unwrap();
+    let gsi = fabric.allocate_route().unwrap();
     let message = MsiMessage {
         address: 0xfee0_0000,
         data: 0x40,
@@ -370,7 +377,9 @@ fn a_bound_call_interrupts_and_a_masked_one_waits() {
     call.write(1).unwrap();
     assert!(!interrupted(&mut machine, 20));
     // Unmasked: it comes at once.
-    fabric.bind_call(gsi, message, &call).unwrap();
+    fabric
+        .bind_call(gsi, Interrupt::Msi(message), &call)
+        .unwrap();
     assert!(
         interrupted_in_time(&mut machine),
         "the pending interrupt was lost"
@@ -392,7 +401,7 @@ fn routes_end_where_kvm_s_table_does() {
     let machine = Machine::new(&halt());
     let fabric = machine.board.fabric();
     let count = (0..100_000)
-        .take_while(|_| fabric.allocate_msi().is_ok())
+        .take_while(|_| fabric.allocate_route().is_ok())
         .count();
     assert!((100..100_000).contains(&count), "{count} routes");
 }

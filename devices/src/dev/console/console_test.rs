@@ -49,7 +49,7 @@ impl Guest {
     }
 
     fn start(&mut self, multiport: bool) {
-        let sizes = self.console.queue_sizes();
+        let sizes = self.console.traits().queue_sizes;
         let place = |(index, size): (u64, u16)| {
             DriverQueue::new(&self.memory, 0x1000 + index * 0x40000, size)
         };
@@ -213,10 +213,10 @@ fn ports_are_announced_open_before_their_names() {
 fn configuration_and_queues_are_those_of_the_specification() {
     let guest = Guest::new(Streams::default(), vec![("a", Streams::default())]);
     let mut config = [0; 12];
-    guest.console.config().read(0, &mut config);
+    guest.console.traits().config.read(0, &mut config);
     assert_eq!(config, [80, 0, 25, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(guest.console.queue_sizes(), [16, 64, 16, 16, 16, 64]);
-    assert_eq!(guest.console.features(), 0b11);
+    assert_eq!(guest.console.traits().queue_sizes, [16, 64, 16, 16, 16, 64]);
+    assert_eq!(guest.console.traits().features, 0b11);
     for port in [0, 1, 2, 30] {
         for direction in [Direction::Receive, Direction::Transmit] {
             assert_eq!(queue_port(port_queue(port, direction)), (port, direction));
@@ -407,9 +407,9 @@ fn a_new_size_is_told_in_both_ways() {
     assert_eq!(guest.hear(), Some((0, 5, 0, vec![132, 0, 43, 0])));
     assert_eq!(guest.hear(), None);
     let mut config = [0; 4];
-    guest.console.config().read(0, &mut config);
+    guest.console.traits().config.read(0, &mut config);
     assert_eq!(config, [132, 0, 43, 0]);
-    assert!(guest.console.config().call().read().is_ok());
+    assert!(guest.console.traits().config.call().read().is_ok());
 }
 
 #[test]

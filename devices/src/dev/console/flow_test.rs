@@ -15,7 +15,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
-use crate::event_loop::{EventLoop, Stopper};
+use crate::event_loop::{EventLoop, Stopper, add_device};
 use crate::testing::{Buffer, DriverQueue, memory};
 
 const RECEIVE: usize = 4;
@@ -47,13 +47,13 @@ impl Guest {
         let console = Box::new(console.unwrap());
         let memory = memory(16 << 20);
         let place = |(i, size): (u64, u16)| DriverQueue::new(&memory, i << 16, size);
-        let drivers: Vec<_> = (0..).zip(console.queue_sizes()).map(place).collect();
+        let drivers: Vec<_> = (0..).zip(console.traits().queue_sizes).map(place).collect();
         let queues: Vec<_> = drivers.iter().map(|d| d.device_end(event_idx)).collect();
         let kicks = queues.iter().map(|q| q.kick().try_clone().unwrap());
         let calls = queues.iter().map(|q| q.call().try_clone().unwrap());
         let (kicks, calls) = (kicks.collect(), calls.collect());
         let mut events = EventLoop::new().unwrap();
-        let handle = events.add_device(console);
+        let handle = add_device(&mut events, console).unwrap();
         handle.start(Activation {
             memory: Arc::clone(&memory),
             features: 1 << VIRTIO_CONSOLE_F_MULTIPORT,
@@ -62,7 +62,7 @@ impl Guest {
         let stopper = events.stopper();
         let thread = thread::spawn(move || {
             events.run().unwrap();
-            events.drain(|| true).unwrap();
+            events.drain().unwrap();
         });
         Self {
             memory,

@@ -20,20 +20,28 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use tracing::{debug, warn};
+use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::config_space::ConfigSpace;
-use crate::device::{Activation, DeviceError, DeviceType, Token, VirtioDevice, Watch};
+use crate::device::{Activation, DeviceError, DeviceKind, Token, Traits, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
 use crate::queue::buffers::Buffers;
 use crate::queue::turn::{Served, take_turn};
-use crate::stream::{Input, Output};
+use crate::stream::{self, Input, Output};
 use control::{FromDriver, HEADER};
 use port::{Kind, Port};
 
 use size::{config_bytes, size_bytes};
 
 pub use size::ConsoleHandle;
+
+/// The device's kind.
+pub const KIND: DeviceKind = DeviceKind {
+    name: "console",
+    id: VIRTIO_ID_CONSOLE as u16,
+    system_calls: &stream::SYSTEM_CALLS,
+};
 
 /// The configuration has the console's size.
 const VIRTIO_CONSOLE_F_SIZE: u64 = 0;
@@ -133,24 +141,17 @@ impl Console {
 }
 
 impl VirtioDevice for Console {
-    fn device_type(&self) -> DeviceType {
-        DeviceType::Console
-    }
-
-    fn features(&self) -> u64 {
-        1 << VIRTIO_CONSOLE_F_SIZE | 1 << VIRTIO_CONSOLE_F_MULTIPORT
-    }
-
-    fn queue_sizes(&self) -> Vec<u16> {
-        let mut sizes = vec![RECEIVE_SIZE, TRANSMIT_SIZE, CONTROL_SIZE, CONTROL_SIZE];
+    fn traits(&self) -> Traits {
+        let mut queue_sizes = vec![RECEIVE_SIZE, TRANSMIT_SIZE, CONTROL_SIZE, CONTROL_SIZE];
         for _ in self.ports.iter().skip(1) {
-            sizes.extend([RECEIVE_SIZE, TRANSMIT_SIZE]);
+            queue_sizes.extend([RECEIVE_SIZE, TRANSMIT_SIZE]);
         }
-        sizes
-    }
-
-    fn config(&self) -> Arc<ConfigSpace> {
-        Arc::clone(&self.config)
+        Traits {
+            kind: &KIND,
+            features: 1 << VIRTIO_CONSOLE_F_SIZE | 1 << VIRTIO_CONSOLE_F_MULTIPORT,
+            queue_sizes,
+            config: Arc::clone(&self.config),
+        }
     }
 
     fn start(

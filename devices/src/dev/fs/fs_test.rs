@@ -72,7 +72,7 @@ impl Guest {
     fn start(&mut self) {
         let place =
             |(index, size): (u64, u16)| DriverQueue::new(&self.memory, index * 0x10_0000, size);
-        self.drivers = (0..).zip(self.fs.queue_sizes()).map(place).collect();
+        self.drivers = (0..).zip(self.fs.traits().queue_sizes).map(place).collect();
         let queues: Vec<_> = self.drivers.iter().map(|d| d.device_end(false)).collect();
         let clone = |event: &EventFd| event.try_clone().unwrap();
         self.kicks = queues.iter().map(|queue| clone(queue.kick())).collect();
@@ -355,7 +355,7 @@ fn what_cannot_be_shared_is_named() {
     let tag = "x".repeat(36);
     let guest = Guest::new(share.path(), false, &tag);
     let mut config = [0; 40];
-    guest.fs.config().read(0, &mut config);
+    guest.fs.traits().config.read(0, &mut config);
     assert_eq!(config[..36], *tag.as_bytes());
     assert_eq!(config[36..], [1, 0, 0, 0]);
 }

@@ -15,15 +15,28 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::config_space::ConfigSpace;
-use crate::device::{Activation, DeviceError, DeviceType, Token, VirtioDevice, Watch};
+use crate::device::{Activation, DeviceError, DeviceKind, Token, Traits, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
 
 use threads::Threads;
 
 pub use passthrough::raise_open_files_limit;
+
+/// The device's kind. The threads of a share have a list of their own; the event loop's makes the
+/// queues' events for them.
+pub const KIND: DeviceKind = DeviceKind {
+    name: "fs",
+    id: VIRTIO_ID_FS as u16,
+    system_calls: &[
+        libc::SYS_epoll_create1,
+        libc::SYS_epoll_ctl,
+        libc::SYS_eventfd2,
+    ],
+};
 
 /// Section 5.11.4: the tag's field, not NUL-terminated if it is full.
 const MAX_TAG: usize = 36;
@@ -85,20 +98,13 @@ impl Fs {
 }
 
 impl VirtioDevice for Fs {
-    fn device_type(&self) -> DeviceType {
-        DeviceType::Fs
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn queue_sizes(&self) -> Vec<u16> {
-        vec![HIPRIO_SIZE, REQUEST_SIZE]
-    }
-
-    fn config(&self) -> Arc<ConfigSpace> {
-        Arc::clone(&self.config)
+    fn traits(&self) -> Traits {
+        Traits {
+            kind: &KIND,
+            features: 0,
+            queue_sizes: vec![HIPRIO_SIZE, REQUEST_SIZE],
+            config: Arc::clone(&self.config),
+        }
     }
 
     fn start(
@@ -114,16 +120,6 @@ impl VirtioDevice for Fs {
         watch
             .watch(failed, FAILED_TOKEN, EventSet::IN)
             .map_err(|source| self.host("watch", source))
-    }
-
-    fn kicked(
-        &mut self,
-        _index: usize,
-        _queues: &mut [VirtQueue],
-        _watch: &mut dyn Watch,
-    ) -> Result<(), DeviceError> {
-        // The threads took the queues.
-        Ok(())
     }
 
     fn ready(

@@ -65,9 +65,15 @@ impl Session {
                 return Ok(None);
             }
             // Requests that can be seen are served before waiting; while they are, no kicks come.
-            for queue in 0..self.queues.len() {
-                if let Some(chain) = self.pop(queue)? {
-                    return Ok(Some(Request { chain, queue }));
+            for index in 0..self.queues.len() {
+                let Some(mut queue) = self.queue(index) else {
+                    continue;
+                };
+                if let Some(chain) = queue.next_chain()? {
+                    return Ok(Some(Request {
+                        chain,
+                        queue: index,
+                    }));
                 }
             }
             self.wait()?;
@@ -81,21 +87,6 @@ impl Session {
         };
         queue.push(head, length)?;
         Ok(queue.signal()?)
-    }
-
-    fn pop(&self, index: usize) -> Result<Option<Chain>, DeviceError> {
-        let Some(mut queue) = self.queue(index) else {
-            return Ok(None);
-        };
-        loop {
-            queue.silence()?;
-            if let Some(chain) = queue.pop()? {
-                return Ok(Some(chain));
-            }
-            if !queue.listen()? {
-                return Ok(None);
-            }
-        }
     }
 
     fn wait(&self) -> Result<(), DeviceError> {

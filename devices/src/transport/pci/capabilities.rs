@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::layout::{self, BAR_SIZE, NOTIFY_MULTIPLIER};
-use crate::device::DeviceType;
+use crate::device::DeviceKind;
 use crate::pci::{ConfigHeader, Identity, NoRoom};
 
 /// Capability ids (PCI Code and ID Assignment 1.11, section 2): vendor-specific, MSI-X.
@@ -48,24 +48,18 @@ pub(super) struct WindowAccess {
     pub(super) length: usize,
 }
 
-/// Ids and class of a device type.
-pub(super) fn identity(device: DeviceType) -> Identity {
+/// Ids and class of a kind of device.
+pub(super) fn identity(kind: &DeviceKind) -> Identity {
     Identity {
         // Section 4.1.2: Red Hat's vendor id, modern device ids; revision 1 and a subsystem id from
         // 0x40 on keep legacy drivers away.
         vendor: 0x1af4,
-        device: 0x1040 + device as u16,
+        device: 0x1040 + kind.id,
         revision: 1,
-        class: match device {
-            // Simple communication controller, other.
-            DeviceType::Console => 0x0780,
-            // Fits no class.
-            DeviceType::Rng => 0xff00,
-            // Mass storage controller, other.
-            DeviceType::Fs => 0x0180,
-        },
+        // Fits no class: drivers go by the ids.
+        class: 0xff00,
         subsystem_vendor: 0x1af4,
-        subsystem: 0x0040 + device as u16,
+        subsystem: 0x0040 + kind.id,
     }
 }
 

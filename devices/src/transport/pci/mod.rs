@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::{QueueEvents, QueueSizeError, StatusChange, Transport};
 use crate::Memory;
 use crate::event_loop::DeviceHandle;
-use crate::fabric::Fabric;
+use crate::fabric::{Doorbell, Fabric};
 use crate::log_limit::LogLimit;
 use crate::pci::{Bar, ConfigHeader, NoRoom, PciFunction};
 use capabilities::Capabilities;
@@ -102,7 +102,7 @@ impl VirtioPci {
         if queues > MAX_QUEUES {
             return Err(VirtioPciError::TooManyQueues(queues));
         }
-        let mut header = ConfigHeader::new(capabilities::identity(core.device_type()));
+        let mut header = ConfigHeader::new(capabilities::identity(core.kind()));
         header.set_bar(Bar {
             address: bar,
             size: Self::BAR_SIZE,
@@ -130,9 +130,9 @@ impl VirtioPci {
     pub(super) fn status_changed(&mut self, change: StatusChange) {
         match change {
             StatusChange::None => {}
-            StatusChange::Ready(queues) => {
-                self.connect(queues);
-                self.core.start();
+            StatusChange::Ready(mut prepared) => {
+                self.connect(std::mem::take(&mut prepared.events));
+                self.core.start(prepared);
             }
             StatusChange::Reset => self.disconnect(),
         }
@@ -140,7 +140,7 @@ impl VirtioPci {
 
     /// Sets the vector of configuration changes; it reads back as "none" if it cannot be had.
     pub(super) fn set_config_vector(&mut self, vector: u16) {
-        if self.core.settle() {
+        if self.core.is_writable() {
             self.registers.config_vector = self.reserve(vector);
             self.wire_interrupts();
         }
@@ -149,7 +149,7 @@ impl VirtioPci {
     /// Sets the vector of the selected queue, in the same way.
     pub(super) fn set_queue_vector(&mut self, vector: u16) {
         let queue = usize::from(self.core.queues().selected());
-        if queue < self.registers.queue_vectors.len() && self.core.settle() {
+        if queue < self.registers.queue_vectors.len() && self.core.is_writable() {
             let vector = self.reserve(vector);
             if let Some(register) = self.registers.queue_vectors.get_mut(queue) {
                 *register = vector;
@@ -185,11 +185,11 @@ impl VirtioPci {
 
     fn connect(&mut self, queues: Vec<QueueEvents>) {
         for QueueEvents { index, kick, call } in queues {
-            let bound = self.fabric.bind_kick(self.notify_address(index), &kick);
+            let bound = self.fabric.bind_kick(self.doorbell(index), &kick);
             if let Err(error) = &bound
                 && self.limit.allows()
             {
-                let device = self.core.device_type();
+                let device = self.core.kind();
                 warn!("virtio {device}: notifications of queue {index} will be slow: {error}");
             }
             self.registers.connected.push(Connected {
@@ -213,14 +213,18 @@ impl VirtioPci {
         *config_vector = NO_VECTOR;
         queue_vectors.fill(NO_VECTOR);
         for queue in std::mem::take(connected) {
-            let address = self.notify_address(queue.index);
+            let doorbell = self.doorbell(queue.index);
             if queue.kick_bound
-                && let Err(error) = self.fabric.unbind_kick(address, &queue.kick)
+                && let Err(error) = self.fabric.unbind_kick(doorbell, &queue.kick)
                 && self.limit.allows()
             {
-                warn!("cannot unbind the notifications at {address:#x}: {error}");
+                warn!("cannot unbind the notifications at {doorbell:x?}: {error}");
             }
         }
+    }
+
+    fn doorbell(&self, index: u16) -> Doorbell {
+        Doorbell::Mmio(self.notify_address(index))
     }
 
     fn notify_address(&self, index: u16) -> u64 {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tracing::warn;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::fabric::{Fabric, Gsi, MsiMessage};
+use crate::fabric::{Fabric, Gsi, Interrupt, MsiMessage};
 use crate::log_limit::LogLimit;
 
 /// Bytes of a table entry: address (8), data (4), vector control (4).
@@ -76,7 +76,7 @@ impl Msix {
             return false;
         };
         if entry.gsi.is_none() {
-            match self.outside.fabric.allocate_msi() {
+            match self.outside.fabric.allocate_route() {
                 Ok(gsi) => entry.gsi = Some(gsi),
                 Err(error) if self.outside.limit.allows() => {
                     warn!("cannot reserve an interrupt for a PCI device: {error}");
@@ -187,7 +187,8 @@ impl Vector {
         };
         for source in self.sources.iter_mut().filter(|s| s.bound != bind) {
             let done = if bind {
-                outside.fabric.bind_call(gsi, self.message, &source.call)
+                let interrupt = Interrupt::Msi(self.message);
+                outside.fabric.bind_call(gsi, interrupt, &source.call)
             } else {
                 outside.fabric.unbind_call(gsi, &source.call)
             };
