@@ -3,12 +3,20 @@
 //!
 //! Guest memory stays private to this process that way, which is what lets it be huge pages.
 
+mod checked;
 mod confinement;
 #[cfg(test)]
 mod fs_test;
+#[cfg(test)]
+mod hostile_test;
 mod passthrough;
 mod session;
+mod sink;
+#[cfg(test)]
+mod test_guest;
 mod threads;
+#[cfg(test)]
+mod threads_test;
 
 use std::fmt;
 use std::io;
@@ -23,6 +31,7 @@ use crate::queue::VirtQueue;
 
 use threads::Threads;
 
+pub use confinement::CAPABILITIES;
 pub use passthrough::raise_open_files_limit;
 
 /// Section 5.11.4: the tag's field, not NUL-terminated if it is full.
