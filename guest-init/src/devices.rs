@@ -112,9 +112,10 @@ fn create_node(device: &Device) -> Result<()> {
 fn check_same(device: &Device, number: u64) -> Result<()> {
     let there = fs::symlink_metadata(&device.path)?;
     let kind = there.file_type();
-    let same_kind = match device.block {
-        true => kind.is_block_device(),
-        false => kind.is_char_device(),
+    let same_kind = if device.block {
+        kind.is_block_device()
+    } else {
+        kind.is_char_device()
     };
     if !same_kind || there.rdev() != number {
         bail!("something else is there");

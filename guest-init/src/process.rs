@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Uid, execve, pipe2, sethostname};
+use nix::unistd::{Uid, pipe2, sethostname};
 use proto::{Process, Start};
 
 use crate::failure::Failure;
 use crate::stdio::CommandEnd;
+use crate::syscalls::Execution;
 use crate::{cgroup, limits, lookup, passwd, rights, root, syscalls, sysctl};
 
 /// Bytes of a failure's message that are told.
@@ -112,7 +113,8 @@ fn mode(bits: u32) -> Mode {
     Mode::from_bits_truncate(bits & 0o777)
 }
 
-fn execute(process: &Process) -> Result<Infallible, Failure> {
+/// Executes the command, with the rights that this process has taken on.
+pub(crate) fn execute(process: &Process) -> Result<Infallible, Failure> {
     let name = process.args.first().context("no command is given")?;
     let mut env = strings(&process.env)?;
     if lookup::variable("HOME", &process.env).is_none() {
@@ -121,8 +123,11 @@ fn execute(process: &Process) -> Result<Infallible, Failure> {
     let args = strings(&process.args)?;
     let file = lookup::executable(name, &process.env)?;
     let path = CString::new(file.as_os_str().as_encoded_bytes()).context("a zero byte")?;
-    rights::filter_last(process)?;
-    let Err(errno) = execve(&path, &args, &env);
+    let execution = Execution::new(&path, &args, &env);
+    let filter = rights::prepare_filter(process)?;
+    rights::filter(&filter)?;
+    // From here on nothing is allocated or freed: the filter may forbid all but this.
+    let errno = execution.perform();
     Err(exec_failure(&file, errno))
 }
 
