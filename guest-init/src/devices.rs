@@ -108,7 +108,7 @@ fn create_node(device: &Device) -> Result<()> {
     )?)
 }
 
-/// That what is there already is the device that is wanted, and not a link to it.
+/// Checks that what is there already is the device that is wanted, and not a link to it.
 fn check_same(device: &Device, number: u64) -> Result<()> {
     let there = fs::symlink_metadata(&device.path)?;
     let kind = there.file_type();

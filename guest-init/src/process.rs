@@ -47,7 +47,7 @@ fn fork_in_pid_namespace() -> Result<Option<pid_t>> {
     unshare(CloneFlags::CLONE_NEWPID).context("make a PID namespace")?;
     let child = syscalls::fork().context("fork")?;
     if child.is_some() {
-        // Else init could have no more threads.
+        // Otherwise init could have no more threads.
         setns(own, CloneFlags::CLONE_NEWPID).context("return to init's PID namespace")?;
     }
     Ok(child)
@@ -131,7 +131,7 @@ pub(crate) fn execute(process: &Process) -> Result<Infallible, Failure> {
     Err(exec_failure(&file, errno))
 }
 
-/// The file is there, so that a file that is not found is one that it needs.
+/// The file itself was found: what is missing, then, is one that it needs.
 fn exec_failure(file: &Path, errno: Errno) -> Failure {
     let object = match errno {
         Errno::ENOENT => format!("{}: its interpreter or dynamic loader", file.display()),

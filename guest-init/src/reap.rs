@@ -59,7 +59,7 @@ fn exit_code(ended: Ended) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// Held by a test that has children: to wait for any child takes others', too.
+/// Held by a test that has children, because waiting for any child takes those of other tests, too.
 #[cfg(test)]
 pub(crate) static CHILDREN: Mutex<()> = Mutex::new(());
 
