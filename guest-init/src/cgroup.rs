@@ -14,8 +14,8 @@ const HIERARCHY: &str = "/sys/fs/cgroup";
 /// The command's group in it.
 const GROUP: &str = "/sys/fs/cgroup/command";
 
-/// Moves this process into a group that has at most so many, and that is the root of all that it can
-/// see of the hierarchy. It can use all controllers there that the kernel has.
+/// Moves this process into a group of at most so many processes, which is the root of what it can see
+/// of the hierarchy. It can use all controllers there that the kernel has.
 ///
 /// Call it in the new mount namespace. Without a limit the command has no need of a group, which
 /// costs the start of a guest about as much as all its mounts.
@@ -47,7 +47,7 @@ fn read(group: &str, name: &str) -> Result<String> {
 
 fn write(group: &str, name: &str, text: &str) -> Result<()> {
     let path = Path::new(group).join(name);
-    // Without creating it, as the kernel refuses that in other words than that it is not there.
+    // Without O_CREAT: for a file that is missing, the kernel would refuse that with another error.
     let file = File::options().write(true).open(&path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("write {text:?} to {}", path.display()))

@@ -13,7 +13,7 @@ static STORY: OnceLock<File> = OnceLock::new();
 /// Finds out what to write where. Needs /proc and /dev.
 ///
 /// The kernel opens /dev/console as descriptors 0 to 2 if it has a console; otherwise they become
-/// /dev/null here, for what is opened next must not be mistaken for them.
+/// /dev/null here: what is opened next must not be mistaken for them.
 pub(crate) fn open() {
     while let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         if null.as_raw_fd() > 2 {
@@ -25,13 +25,13 @@ pub(crate) fn open() {
     if cmdline.split_ascii_whitespace().any(|w| w == "runq.debug")
         && let Ok(log) = File::options().write(true).open("/dev/kmsg")
     {
-        // Else only the first few lines of a moment are kept.
+        // Otherwise the kernel keeps only the first few lines of a burst.
         let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
         let _ = STORY.set(log);
     }
 }
 
-/// One line on the console. That it cannot be written has nowhere to be said.
+/// One line on the console. If it cannot be written, there is nowhere to say so.
 pub(crate) fn line(text: Arguments) {
     let _ = writeln!(io::stderr(), "init: {text}");
 }

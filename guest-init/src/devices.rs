@@ -108,13 +108,14 @@ fn create_node(device: &Device) -> Result<()> {
     )?)
 }
 
-/// That what is there already is the device that is wanted, and not a link to it.
+/// Checks that what is there already is the device that is wanted, and not a link to it.
 fn check_same(device: &Device, number: u64) -> Result<()> {
     let there = fs::symlink_metadata(&device.path)?;
     let kind = there.file_type();
-    let same_kind = match device.block {
-        true => kind.is_block_device(),
-        false => kind.is_char_device(),
+    let same_kind = if device.block {
+        kind.is_block_device()
+    } else {
+        kind.is_char_device()
     };
     if !same_kind || there.rdev() != number {
         bail!("something else is there");

@@ -13,7 +13,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// That `object`, which the command is or needs, cannot be used for this reason.
+    /// Says why `object`, which is the command or what it needs, cannot be used.
     pub(crate) fn of_command(object: &str, errno: Errno) -> Self {
         let code = match errno {
             Errno::ENOENT => 127,

@@ -33,7 +33,7 @@ pub(crate) fn make_read_only(path: &str) -> Result<()> {
     tree::make_read_only(path)
 }
 
-/// Whether a path is a directory; none if nothing is there.
+/// Whether a path is a directory; `None` if nothing is there.
 fn is_directory(path: &str) -> Result<Option<bool>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.is_dir())),

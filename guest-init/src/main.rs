@@ -61,7 +61,7 @@ fn life() -> ! {
     power_off()
 }
 
-/// Brings the guest so far that the host can talk to us: no more than that needs.
+/// Does what it takes for the host to talk to us, and no more.
 fn boot() -> Result<Control> {
     mounts::early()?;
     console::open();

@@ -1,4 +1,4 @@
-//! Kernel modules from the initrd, for kernels that have not all drivers built in.
+//! Kernel modules from the initrd, for kernels that do not have all drivers built in.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -10,7 +10,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// The home folder of a user according to this file.
 pub(crate) fn home(file: &Path, uid: u32) -> Option<Vec<u8>> {
-    // Not to wait for the writer of a FIFO.
+    // So as not to wait for the writer of a FIFO.
     let passwd = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)

@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Uid, execve, pipe2, sethostname};
+use nix::unistd::{Uid, pipe2, sethostname};
 use proto::{Process, Start};
 
 use crate::failure::Failure;
 use crate::stdio::CommandEnd;
+use crate::syscalls::Execution;
 use crate::{cgroup, limits, lookup, passwd, rights, root, syscalls, sysctl};
 
 /// Bytes of a failure's message that are told.
@@ -46,7 +47,7 @@ fn fork_in_pid_namespace() -> Result<Option<pid_t>> {
     unshare(CloneFlags::CLONE_NEWPID).context("make a PID namespace")?;
     let child = syscalls::fork().context("fork")?;
     if child.is_some() {
-        // Else init could have no more threads.
+        // Otherwise init could have no more threads.
         setns(own, CloneFlags::CLONE_NEWPID).context("return to init's PID namespace")?;
     }
     Ok(child)
@@ -112,7 +113,8 @@ fn mode(bits: u32) -> Mode {
     Mode::from_bits_truncate(bits & 0o777)
 }
 
-fn execute(process: &Process) -> Result<Infallible, Failure> {
+/// Executes the command, with the rights that this process has taken on.
+pub(crate) fn execute(process: &Process) -> Result<Infallible, Failure> {
     let name = process.args.first().context("no command is given")?;
     let mut env = strings(&process.env)?;
     if lookup::variable("HOME", &process.env).is_none() {
@@ -121,12 +123,15 @@ fn execute(process: &Process) -> Result<Infallible, Failure> {
     let args = strings(&process.args)?;
     let file = lookup::executable(name, &process.env)?;
     let path = CString::new(file.as_os_str().as_encoded_bytes()).context("a zero byte")?;
-    rights::filter_last(process)?;
-    let Err(errno) = execve(&path, &args, &env);
+    let execution = Execution::new(&path, &args, &env);
+    let filter = rights::prepare_filter(process)?;
+    rights::filter(&filter)?;
+    // From here on nothing is allocated or freed: the filter may forbid all but this.
+    let errno = execution.perform();
     Err(exec_failure(&file, errno))
 }
 
-/// The file is there, so that a file that is not found is one that it needs.
+/// The file itself was found: what is missing, then, is one that it needs.
 fn exec_failure(file: &Path, errno: Errno) -> Failure {
     let object = match errno {
         Errno::ENOENT => format!("{}: its interpreter or dynamic loader", file.display()),

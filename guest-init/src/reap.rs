@@ -59,6 +59,10 @@ fn exit_code(ended: Ended) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
+/// Held by a test that has children, because waiting for any child takes those of other tests, too.
+#[cfg(test)]
+pub(crate) static CHILDREN: Mutex<()> = Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,10 +78,10 @@ mod tests {
         Command::new(pid).wait().unwrap()
     }
 
-    // One test, and no other module's may have children: the wait takes any of this process.
     #[test]
     #[expect(clippy::zombie_processes, reason = "Command waits for it")]
     fn exit_codes_are_the_shells() {
+        let _children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         assert_eq!(code_of("exit 0"), 0);
         assert_eq!(code_of("exit 255"), 255);
         assert_eq!(code_of("kill -TERM $$"), 128 + 15);

@@ -1,8 +1,10 @@
 //! Who the command is, and what it may do: the last steps before it is executed.
 //!
-//! The order is runc's, and each step depends on it. A filter needs CAP_SYS_ADMIN, unless programs
-//! can gain no rights: then it comes last, so that it need not allow what is done here. The bounding
-//! set needs CAP_SETPCAP. Another user than root loses the other sets, unless they are kept.
+//! Each step depends on the order. The bounding set needs CAP_SETPCAP. Another user than root loses
+//! the other sets, unless they are kept. A filter comes last, so that it need not allow what init
+//! does, but it needs CAP_SYS_ADMIN, unless programs can gain no rights: the process keeps that until
+//! it executes the command, which has no more rights for it, because what execve(2) permits depends
+//! on the other sets only (capabilities(7), "Transformation of capabilities during execve()").
 
 use anyhow::{Context, Result};
 use libc::sock_filter;
@@ -10,7 +12,7 @@ use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
 use proto::{Capabilities, FilterInstruction, Process, User};
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
     set_keep_capabilities, set_no_new_privs,
 };
@@ -18,15 +20,13 @@ use rustix::thread::{
 use crate::failure::Failure;
 use crate::syscalls;
 
-/// Takes on the rights of the command and its working directory. Nothing but what is allowed to it
-/// can be done afterwards.
+/// Takes on the rights of the command and its working directory: what can be done afterwards is what
+/// is allowed to it.
 pub(crate) fn take_on(process: &Process) -> Result<(), Failure> {
     if process.no_new_privileges {
         set_no_new_privs(true).context("give up further privileges")?;
-    } else {
-        filter(&process.seccomp)?;
     }
-    let capabilities = process.capabilities.as_ref().map(known);
+    let capabilities = capabilities_of(process);
     let entered = chdir(process.cwd.as_str());
     if let Some(capabilities) = &capabilities {
         bound(capabilities.bounding)?;
@@ -39,33 +39,55 @@ pub(crate) fn take_on(process: &Process) -> Result<(), Failure> {
         .map_err(|errno| {
             Failure::of_command(&format!("working directory {}", process.cwd), errno)
         })?;
-    if let Some(capabilities) = &capabilities {
+    if let Some(mut capabilities) = capabilities {
         set_keep_capabilities(false).context("keep no capabilities")?;
-        set_sets(capabilities).with_context(|| format!("set {capabilities:x?}"))?;
+        if filtering_takes_privilege(process) {
+            capabilities.permitted |= CapabilitySet::SYS_ADMIN.bits();
+        }
+        set_sets(&capabilities).with_context(|| format!("set {capabilities:x?}"))?;
     }
     Ok(())
 }
 
-/// The last step before the command is executed: the filter may forbid everything else.
-pub(crate) fn filter_last(process: &Process) -> Result<()> {
-    match process.no_new_privileges {
-        true => filter(&process.seccomp),
-        false => Ok(()),
+/// The filter of the command, and the privilege to install it. After [`take_on`].
+pub(crate) fn prepare_filter(process: &Process) -> Result<Vec<sock_filter>> {
+    if filtering_takes_privilege(process) {
+        let mut sets = capabilities(None)?;
+        sets.effective |= CapabilitySet::SYS_ADMIN;
+        set_capabilities(None, sets).context("make CAP_SYS_ADMIN effective")?;
     }
+    let instructions = process.seccomp.iter();
+    Ok(instructions
+        .map(|&FilterInstruction { code, jt, jf, k }| sock_filter { code, jt, jf, k })
+        .collect())
 }
 
-fn filter(instructions: &[FilterInstruction]) -> Result<()> {
-    if instructions.is_empty() {
+/// Installs a filter, unless it is empty. It may forbid everything but execve(2).
+pub(crate) fn filter(program: &[sock_filter]) -> Result<()> {
+    if program.is_empty() {
         return Ok(());
     }
-    let program: Vec<_> = instructions
-        .iter()
-        .map(|&FilterInstruction { code, jt, jf, k }| sock_filter { code, jt, jf, k })
-        .collect();
-    syscalls::set_seccomp_filter(&program).with_context(|| {
+    syscalls::set_seccomp_filter(program).with_context(|| {
         let count = program.len();
         format!("install the seccomp filter of {count} instructions (needs CONFIG_SECCOMP_FILTER)")
     })
+}
+
+fn filtering_takes_privilege(process: &Process) -> bool {
+    !process.seccomp.is_empty() && !process.no_new_privileges
+}
+
+/// The capabilities that the command is given; `None`: those that init has, which is root's.
+fn capabilities_of(process: &Process) -> Option<Capabilities> {
+    match &process.capabilities {
+        Some(capabilities) => Some(known(capabilities)),
+        None if process.user.uid == 0 => None,
+        // As changing from root to another user leaves them.
+        None => Some(Capabilities {
+            bounding: u64::MAX,
+            ..Capabilities::default()
+        }),
+    }
 }
 
 /// These capabilities without those that the kernel does not know.
@@ -140,3 +162,7 @@ fn set_sets(capabilities: &Capabilities) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "rights_test.rs"]
+mod tests;

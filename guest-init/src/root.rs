@@ -13,10 +13,10 @@ use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
 use crate::tree::{self, Tree};
 use crate::{devices, hide};
 
-/// Where the root's file system is mounted until all that is wanted of it was taken.
+/// Where the root's file system is mounted until all that is wanted has been taken from it.
 const FILES: &str = "/files";
 
-/// Something to mount, while the path to where it comes from need not be there any more.
+/// Something to mount; the path to where it comes from may be gone by then.
 enum Source<'a> {
     FileSystem(&'a FileSystem),
     Optional(&'a FileSystem),
@@ -44,7 +44,7 @@ pub(crate) fn enter(start: &Start) -> Result<()> {
     create_working_directory(&start.process.cwd)
 }
 
-/// Forbids what the command may not do with its files: when all that init makes there is made.
+/// Forbids what the command may not do with its files, once init has made all that it makes there.
 pub(crate) fn seal(start: &Start) -> Result<()> {
     for mount in &start.mounts {
         if let Mountable::FileSystem(fs) | Mountable::Optional(fs) = &mount.what

@@ -85,11 +85,11 @@ impl Stdio {
 
     /// A descriptor of the terminal, to change its size.
     pub(crate) fn terminal(&self) -> Result<Option<OwnedFd>> {
+        if !self.is_terminal {
+            return Ok(None);
+        }
         let master = &self.input.1;
-        Ok(match self.is_terminal {
-            true => Some(master.as_fd().try_clone_to_owned()?),
-            false => None,
-        })
+        Ok(Some(master.as_fd().try_clone_to_owned()?))
     }
 
     /// Starts the threads.

@@ -2,12 +2,14 @@
 //! all that the kernel says (real-time signals).
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
-use libc::{c_int, pid_t, sock_filter};
+use libc::{c_char, c_int, pid_t, sock_filter};
+use nix::errno::Errno;
 use proto::WindowSize;
 
 /// A child that has ended, as siginfo_t tells it.
@@ -123,6 +125,47 @@ pub(crate) fn set_seccomp_filter(program: &[sock_filter]) -> io::Result<()> {
         }
     };
     check(result).map(drop)
+}
+
+/// A call of execve(2) that is ready to be made, without a need for memory.
+pub(crate) struct Execution<'a> {
+    path: &'a CStr,
+    args: Pointers<'a>,
+    env: Pointers<'a>,
+}
+
+/// A list of strings, as the kernel takes it: it ends with a null pointer.
+struct Pointers<'a> {
+    pointers: Vec<*const c_char>,
+    /// What they point to.
+    _strings: &'a [CString],
+}
+
+impl<'a> Execution<'a> {
+    pub(crate) fn new(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
+        let pointers = |strings: &'a [CString]| Pointers {
+            pointers: strings
+                .iter()
+                .map(|string| string.as_ptr())
+                .chain([std::ptr::null()])
+                .collect(),
+            _strings: strings,
+        };
+        Self {
+            path,
+            args: pointers(args),
+            env: pointers(env),
+        }
+    }
+
+    /// Executes the program in place of this one. Returns only why that did not work.
+    pub(crate) fn perform(&self) -> Errno {
+        let (args, env) = (&self.args.pointers, &self.env.pointers);
+        // SAFETY: the path is a C string, and the lists are of C strings that outlive `self`, each
+        // with a null pointer at its end. The call writes nothing.
+        unsafe { libc::execve(self.path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+        Errno::last()
+    }
 }
 
 /// Whether the kernel has a capability of this number.

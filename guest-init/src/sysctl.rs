@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 const SETTINGS: &str = "/proc/sys";
-/// What the kernel has with IPv6 only. A container that switches IPv6 off means that, too.
+/// Only a kernel with IPv6 has these. A container that switches IPv6 off is content without it, too.
 const IPV6: &str = "/proc/sys/net/ipv6";
 
 /// Writes the settings. Those of a namespace are the calling process's.

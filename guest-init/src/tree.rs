@@ -33,7 +33,8 @@ impl Tree {
             .map_err(|error| anyhow!(errno(error)).context(format!("bind mount of {path:?}")))
     }
 
-    /// Adds these of mount(2)'s options to all its mounts.
+    /// Adds these of mount(2)'s options to all its mounts. Of what the host has mounted below it, the
+    /// guest's kernel makes mounts when they are first used, with the options of the one that they are in.
     pub(crate) fn restrict(&self, flags: MsFlags) -> Result<()> {
         Ok(syscalls::add_mount_flags(&self.0, flags.bits(), true)?)
     }
@@ -64,7 +65,7 @@ impl Tree {
     }
 }
 
-/// Lets nothing be written in what is mounted at a path; in other mounts below it still.
+/// Forbids writing in what is mounted at a path, but not in other mounts below it.
 pub(crate) fn make_read_only(path: &str) -> Result<()> {
     let place = open(path)?;
     syscalls::add_mount_flags(&place, libc::MOUNT_ATTR_RDONLY, false)

@@ -100,7 +100,7 @@ pub enum Mountable {
     Bind {
         /// Its path in [`Root::file_system`], without a slash at its beginning.
         path: String,
-        /// Options of the mount.
+        /// Options of the mount, and of all mounts below it.
         flags: MountFlags,
     },
 }

@@ -1,8 +1,8 @@
 //! What a thread of a share can reach: the shared directory, with as few privileges as will do.
 //!
-//! The library checks no names: a guest whose kernel is hostile may ask to unlink `../../x`. With
-//! the shared directory as the root directory of these threads alone, the host's kernel keeps every
-//! path inside.
+//! A request names entries of directories that the guest knows (checked.rs sees to that). The shared
+//! directory is the root directory of these threads alone, so that no other path leads out of it,
+//! either.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,10 @@ use virtiofsd::oslib::dropsupgroups;
 
 use crate::seccomp::{ANY_THREAD, Allowed};
 
-/// What the threads need of root's privileges, in order to act as the guest's users.
-const CAPABILITIES: [&str; 8] = [
+/// The capabilities (capabilities(7), without `CAP_`) that the threads of a share keep, if their
+/// process has them: those that it takes to act as any of the guest's users. To confine them, the
+/// process needs `SYS_CHROOT` as well.
+pub const CAPABILITIES: [&str; 8] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FOWNER",
@@ -94,6 +96,7 @@ const CALLS: [libc::c_long; 60] = [
     libc::SYS_unlinkat,
     libc::SYS_utimensat,
 ];
+
 /// What a confined thread needs from outside.
 pub(super) struct Outside {
     /// /proc/self/fd, by which the library opens what it holds anew.

@@ -3,12 +3,20 @@
 //!
 //! Guest memory stays private to this process that way, which is what lets it be huge pages.
 
+mod checked;
 mod confinement;
 #[cfg(test)]
 mod fs_test;
+#[cfg(test)]
+mod hostile_test;
 mod passthrough;
 mod session;
+mod sink;
+#[cfg(test)]
+mod test_guest;
 mod threads;
+#[cfg(test)]
+mod threads_test;
 
 use std::fmt;
 use std::io;
@@ -24,6 +32,7 @@ use crate::queue::VirtQueue;
 
 use threads::Threads;
 
+pub use confinement::CAPABILITIES;
 pub use passthrough::raise_open_files_limit;
 
 /// The device's kind. The threads of a share have a list of their own; the event loop's makes the

@@ -1,7 +1,6 @@
 //! The file system itself: the virtiofsd library, configured for containers.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -13,7 +12,9 @@ use virtiofsd::passthrough::{
 use virtiofsd::server::Server;
 
 use super::Config;
+use super::checked::Checked;
 use super::confinement::{Outside, confine};
+use super::sink::{HEADER, Sink};
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -27,10 +28,14 @@ const VALIDITY: Duration = Duration::from_secs(1);
 const RESERVED_FDS: u64 = 256;
 
 /// One shared directory with the state of the guest's session.
-#[derive(Clone)]
-pub(super) enum Share {
-    Writable(Arc<Server<PassthroughFs>>),
-    ReadOnly(Arc<Server<PassthroughFsRo>>),
+pub(super) struct Share {
+    server: AnyServer,
+    sink: Sink,
+}
+
+enum AnyServer {
+    Writable(Server<Checked<PassthroughFs>>),
+    ReadOnly(Server<Checked<PassthroughFsRo>>),
 }
 
 impl Share {
@@ -45,35 +50,48 @@ impl Share {
         };
         let outside = confine(&config.directory).map_err(name)?;
         let passthrough = configuration(outside).map_err(name)?;
-        Ok(if config.read_only {
+        let server = if config.read_only {
             let fs = PassthroughFsRo::new(passthrough).map_err(name)?;
-            Self::ReadOnly(Arc::new(Server::new(fs)))
+            AnyServer::ReadOnly(Server::new(Checked(fs)))
         } else {
             let fs = PassthroughFs::new(passthrough).map_err(name)?;
-            Self::Writable(Arc::new(Server::new(fs)))
-        })
+            AnyServer::Writable(Server::new(Checked(fs)))
+        };
+        let sink = Sink::new()?;
+        Ok(Self { server, sink })
     }
 
     /// Executes the request in `chain`, and returns the length of the answer.
+    ///
+    /// # Errors
+    /// When it is no request, or there is too little room for the answer.
     pub(super) fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
         let driver = |error: &dyn std::fmt::Display| DeviceError::Driver(error.to_string());
         let memory = chain.clone();
         let memory = memory.memory();
         let reader = Reader::new(memory, chain.clone()).map_err(|e| driver(&e))?;
-        let writer = Writer::new(memory, chain).map_err(|e| driver(&e))?;
-        let length = match self {
-            Self::Writable(server) => server.handle_message::<()>(reader, writer, None),
-            Self::ReadOnly(server) => server.handle_message::<()>(reader, writer, None),
+        let mut writer = Writer::new(memory, chain).map_err(|e| driver(&e))?;
+        let has_room = writer.available_bytes() >= HEADER;
+        if !has_room {
+            // As it should be for a FORGET, which is not answered.
+            writer = self.sink.writer().map_err(|e| driver(&e))?;
+        }
+        let length = match &self.server {
+            AnyServer::Writable(server) => server.handle_message::<()>(reader, writer, None),
+            AnyServer::ReadOnly(server) => server.handle_message::<()>(reader, writer, None),
         };
         let length = length.map_err(|e| driver(&e))?;
+        if length > 0 && !has_room {
+            return Err(driver(&"a request has no room for its answer"));
+        }
         u32::try_from(length).map_err(|e| driver(&e))
     }
 
     /// Closes all that the guest has open.
     pub(super) fn forget(&self) {
-        match self {
-            Self::Writable(server) => server.destroy(),
-            Self::ReadOnly(server) => server.destroy(),
+        match &self.server {
+            AnyServer::Writable(server) => server.destroy(),
+            AnyServer::ReadOnly(server) => server.destroy(),
         };
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use proto::{Device, FileSystem, Mountable};
+use proto::{Device, FileSystem, MountFlags, Mountable};
 use tempfile::TempDir;
 use tests::guest::Kernel;
 
@@ -221,6 +221,43 @@ fn files_stay_there_when_the_guest_forgets_them() {
         assert_silent(&done);
         assert_eq!(done.stdout(), "of the volume\nfrom below\n".repeat(3));
     }
+}
+
+/// What the host has mounted in a volume is a mount of its own in the guest, made when it is used.
+#[test]
+#[ignore = "boots a guest: make test"]
+fn a_volumes_options_reach_what_is_mounted_in_it() {
+    const SCRIPT: &str = r#"
+cat /careful/below/contents
+/careful/below/true || echo not executed
+awk '$2 ~ "^/careful" { print $2, $4 }' /proc/mounts
+"#;
+    let volume = Volume::new();
+    let mut container = Container::new(SCRIPT);
+    fs::copy(
+        container.rootfs.join("bin/busybox"),
+        volume.below.path().join("true"),
+    )
+    .unwrap();
+    volume.prepare(&mut container);
+    let flags = MountFlags {
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+        ..NO_FLAGS
+    };
+    container.volume(volume.path(), "/careful", flags);
+    let done = container.run(Kernel::Lean);
+    assert_code(&done, 0);
+    assert_eq!(
+        done.stdout().lines().collect::<Vec<_>>(),
+        [
+            "from below",
+            "not executed",
+            "/careful rw,nosuid,nodev,noexec,relatime",
+            "/careful/below rw,nosuid,nodev,noexec,relatime",
+        ]
+    );
 }
 
 #[test]

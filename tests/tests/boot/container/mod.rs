@@ -135,17 +135,17 @@ fn alice() -> User {
     }
 }
 
-/// A filter that lets mkdir(2) fail with EPROTO, which it never does otherwise (linux/filter.h,
-/// linux/seccomp.h).
+// linux/bpf_common.h, linux/seccomp.h.
+const LOAD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+
+/// A filter that lets mkdir(2) fail with EPROTO, which it never does otherwise.
 fn no_mkdir() -> Vec<FilterInstruction> {
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const ERRNO: u32 = 0x0005_0000;
     const MKDIR: u32 = 83;
     const EPROTO: u32 = 71;
-    let instruction = |code, jt, k| FilterInstruction { code, jt, jf: 0, k };
     vec![
         // The system call's number is the first of struct seccomp_data.
         instruction(LOAD, 0, 0),
@@ -153,4 +153,22 @@ fn no_mkdir() -> Vec<FilterInstruction> {
         instruction(RETURN, 0, ALLOW),
         instruction(RETURN, 0, ERRNO | EPROTO),
     ]
+}
+
+/// A filter that lets all system calls but these fail with EPERM, as Docker's does.
+fn only(calls: &[u8]) -> Vec<FilterInstruction> {
+    const EPERM: u32 = 1;
+    let mut filter = vec![instruction(LOAD, 0, 0)];
+    for (left, &call) in (0..calls.len()).rev().zip(calls) {
+        // To the last instruction.
+        let skipped = u8::try_from(left + 1).unwrap();
+        filter.push(instruction(JUMP_IF_EQUAL, skipped, call.into()));
+    }
+    filter.push(instruction(RETURN, 0, ERRNO | EPERM));
+    filter.push(instruction(RETURN, 0, ALLOW));
+    filter
+}
+
+fn instruction(code: u16, jt: u8, k: u32) -> FilterInstruction {
+    FilterInstruction { code, jt, jf: 0, k }
 }

@@ -1,0 +1,167 @@
+//! The library's file system behind checks that the library does not make.
+//!
+//! A name in a request is one entry of a directory: Linux sends nothing else. The library resolves
+//! what it is given, and a hostile guest may ask to unlink `../../x`. The root directory of the
+//! threads (confinement.rs) stops that only as long as all directories that the guest knows stay
+//! below it, and the host, or another share, may move one of them away.
+
+use std::ffi::CStr;
+use std::io;
+use std::time::Duration;
+
+use virtiofsd::filesystem::{
+    Context, Entry, Extensions, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
+    SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
+};
+use virtiofsd::fuse::{Attr, SetattrIn};
+
+type Inode = u64;
+type Handle = u64;
+
+/// A file system of which nothing impossible is asked.
+pub(super) struct Checked<F>(pub(super) F);
+
+/// Passes methods on, with the names in brackets checked.
+macro_rules! pass_on {
+    ($($method:ident[$($name:ident)*]($($arg:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        fn $method(&self, context: Context, $($arg: $type),*) -> io::Result<$result> {
+            $(check_name($name)?;)*
+            self.0.$method(context, $($arg),*)
+        }
+    )*};
+}
+
+impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
+    type Inode = Inode;
+    type Handle = Handle;
+    type DirIter = F::DirIter;
+
+    pass_on! {
+        lookup[name](parent: Inode, name: &CStr) -> Entry;
+        getattr[](inode: Inode, handle: Option<Handle>) -> (Attr, Duration);
+        setattr[](
+            inode: Inode, attr: SetattrIn, handle: Option<Handle>, valid: SetattrValid
+        ) -> (Attr, Duration);
+        readlink[](inode: Inode) -> Vec<u8>;
+        // Where a link leads is the guest's business: here it is not followed.
+        symlink[name](target: &CStr, parent: Inode, name: &CStr, extensions: Extensions) -> Entry;
+        mknod[name](
+            parent: Inode, name: &CStr, mode: u32, device: u32, umask: u32, extensions: Extensions
+        ) -> Entry;
+        mkdir[name](
+            parent: Inode, name: &CStr, mode: u32, umask: u32, extensions: Extensions
+        ) -> Entry;
+        unlink[name](parent: Inode, name: &CStr) -> ();
+        rmdir[name](parent: Inode, name: &CStr) -> ();
+        rename[old new](parent: Inode, old: &CStr, new_parent: Inode, new: &CStr, flags: u32) -> ();
+        link[name](inode: Inode, parent: Inode, name: &CStr) -> Entry;
+        open[](inode: Inode, kill_priv: bool, flags: u32) -> (Option<Handle>, OpenOptions);
+        create[name](
+            parent: Inode, name: &CStr, mode: u32, kill_priv: bool, flags: u32, umask: u32,
+            extensions: Extensions
+        ) -> (Entry, Option<Handle>, OpenOptions);
+        flush[](inode: Inode, handle: Handle, lock_owner: u64) -> ();
+        fsync[](inode: Inode, datasync: bool, handle: Handle) -> ();
+        fallocate[](inode: Inode, handle: Handle, mode: u32, offset: u64, length: u64) -> ();
+        release[](
+            inode: Inode, flags: u32, handle: Handle, flush: bool, flock_release: bool,
+            lock_owner: Option<u64>
+        ) -> ();
+        statfs[](inode: Inode) -> libc::statvfs64;
+        setxattr[](
+            inode: Inode, name: &CStr, value: &[u8], flags: u32, extra_flags: SetxattrFlags
+        ) -> ();
+        getxattr[](inode: Inode, name: &CStr, size: u32) -> GetxattrReply;
+        listxattr[](inode: Inode, size: u32) -> ListxattrReply;
+        removexattr[](inode: Inode, name: &CStr) -> ();
+        opendir[](inode: Inode, flags: u32) -> (Option<Handle>, OpenOptions);
+        readdir[](inode: Inode, handle: Handle, size: u32, offset: u64) -> F::DirIter;
+        fsyncdir[](inode: Inode, datasync: bool, handle: Handle) -> ();
+        releasedir[](inode: Inode, flags: u32, handle: Handle) -> ();
+        access[](inode: Inode, mask: u32) -> ();
+        lseek[](inode: Inode, handle: Handle, offset: u64, whence: u32) -> u64;
+        copyfilerange[](
+            from: Inode, from_handle: Handle, from_offset: u64,
+            to: Inode, to_handle: Handle, to_offset: u64, length: u64, flags: u64
+        ) -> usize;
+        syncfs[](inode: Inode) -> ();
+    }
+
+    fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
+        self.0.init(capable)
+    }
+
+    fn destroy(&self) {
+        self.0.destroy();
+    }
+
+    fn forget(&self, context: Context, inode: Inode, count: u64) {
+        self.0.forget(context, inode, count);
+    }
+
+    fn batch_forget(&self, context: Context, requests: Vec<(Inode, u64)>) {
+        self.0.batch_forget(context, requests);
+    }
+
+    fn read<W: ZeroCopyWriter>(
+        &self,
+        context: Context,
+        inode: Inode,
+        handle: Handle,
+        writer: W,
+        size: u32,
+        offset: u64,
+        lock_owner: Option<u64>,
+        flags: u32,
+    ) -> io::Result<usize> {
+        check_offset(offset)?;
+        self.0.read(
+            context, inode, handle, writer, size, offset, lock_owner, flags,
+        )
+    }
+
+    fn write<R: ZeroCopyReader>(
+        &self,
+        context: Context,
+        inode: Inode,
+        handle: Handle,
+        reader: R,
+        size: u32,
+        offset: u64,
+        lock_owner: Option<u64>,
+        delayed_write: bool,
+        kill_priv: bool,
+        flags: u32,
+    ) -> io::Result<usize> {
+        check_offset(offset)?;
+        self.0.write(
+            context,
+            inode,
+            handle,
+            reader,
+            size,
+            offset,
+            lock_owner,
+            delayed_write,
+            kill_priv,
+            flags,
+        )
+    }
+}
+
+/// Refuses a name that is a path.
+fn check_name(name: &CStr) -> io::Result<()> {
+    let name = name.to_bytes();
+    if name == b".." || name.contains(&b'/') {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(())
+}
+
+/// Refuses an offset that no file has, for which the library panics.
+fn check_offset(offset: u64) -> io::Result<()> {
+    if i64::try_from(offset).is_err() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(())
+}
