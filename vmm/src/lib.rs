@@ -22,3 +22,5 @@ pub mod stdio;
 pub mod terminal;
 pub mod vcpu;
 pub mod vm;
+
+pub use arch::{cpuid::CpuFeatures, layout::MIN_RAM, syscalls};

@@ -1,12 +1,12 @@
 //! What the host does: the configuration for runc, in which the monitor is the command.
 
 use anyhow::{Context, Result};
+use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 
 use super::resources::{self, Sizes};
 use super::{ANNOTATION, Host, host_mounts};
 use crate::options::Options;
-use crate::spec::Spec;
 
 /// What a share needs in order to act for any user of the guest, and to confine itself:
 /// `CAPABILITIES` and chroot(2) in devices/src/virtio/fs/confinement.rs.

@@ -89,6 +89,19 @@ fn a_configuration_without_a_command_is_refused() {
     assert_eq!(refusal(&config), "config.json: process.args is empty");
     let config = changed(|config| config["root"] = Value::Null);
     assert_eq!(refusal(&config), "config.json: root is missing");
+    let config = changed(|config| config["linux"] = Value::Null);
+    assert_eq!(refusal(&config), "config.json: linux is missing");
+}
+
+#[test]
+fn an_unknown_capability_is_refused() {
+    let config = changed(|config| {
+        config["process"]["capabilities"]["ambient"] = json!(["CAP_FLY"]);
+    });
+    assert_eq!(
+        refusal(&config),
+        "config.json: process.capabilities: capability \"CAP_FLY\" is unknown"
+    );
 }
 
 #[test]
@@ -322,6 +335,12 @@ fn devices_of_the_container_are_the_guests_and_those_of_the_monitor_the_hosts() 
         assert!(rules.contains(&rule), "{rule}");
     }
     assert_eq!(rules.len(), 1 + 9 + 2 + 1);
+    let unnamed = json!({"type": "c", "major": 1, "minor": 3});
+    let config = changed(|config| push(&mut config["linux"]["devices"], unnamed));
+    assert_eq!(
+        refusal(&config),
+        "config.json: linux.devices: /: this is no path for a device"
+    );
     let pipe = json!({"path": "/dev/p", "type": "p"});
     let config = changed(|config| push(&mut config["linux"]["devices"], pipe));
     assert_eq!(
