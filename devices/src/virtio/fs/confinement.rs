@@ -16,8 +16,10 @@ use virtiofsd::oslib::dropsupgroups;
 
 use crate::seccomp::{ANY_THREAD, Allowed};
 
-/// What the threads need of root's privileges, in order to act as the guest's users.
-const CAPABILITIES: [&str; 8] = [
+/// The capabilities (capabilities(7), without `CAP_`) that the threads of a share keep, if their
+/// process has them: those that it takes to act as any of the guest's users. To confine them, the
+/// process needs `SYS_CHROOT` as well.
+pub const CAPABILITIES: [&str; 8] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FOWNER",

@@ -23,6 +23,7 @@ use super::{
 
 use threads::Threads;
 
+pub use confinement::CAPABILITIES;
 pub use passthrough::raise_open_files_limit;
 
 /// Section 5.11.4: the tag's field, not NUL-terminated if it is full.
