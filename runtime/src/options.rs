@@ -101,7 +101,7 @@ impl Options {
                 bail!("{setting}: not supported yet");
             }
         }
-        // Accepted from those who have it: nothing depends on it.
+        // Upstream's QEMU did without PMU and virtio 1 on a host that is a VM itself.
         source.flag("nestedvm", "")?;
         Ok(Self {
             cpus: source.number(["cpu", "RUNQ_CPU"], "vCPUs", 1, (1, MOST_CPUS))?,
