@@ -10,6 +10,10 @@ use crate::vmspec::{self, SHARE};
 /// What a guest wrote is to the host neither a program nor a device.
 const HARMLESS: [&str; 3] = ["nosuid", "nodev", "noexec"];
 
+/// The same, for what is mounted below, too. runc knows them from 1.1 on, and Linux from 5.12 on;
+/// an older runc passes them over.
+const HARMLESS_BELOW: [&str; 3] = ["rnosuid", "rnodev", "rnoexec"];
+
 /// Options that contradict those of the monitor's own mounts.
 const CONTRARY: [&str; 15] = [
     "dev",
@@ -91,11 +95,13 @@ fn vm_spec(host: &Host) -> Value {
 fn root(spec: &Spec, host: &Host) -> Value {
     let path = spec.root().as_ref().map(Root::path);
     let source = host.resolve(&path.map(|path| path.to_string_lossy()).unwrap_or_default());
-    let options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"];
+    let options = ["rbind", "rprivate"].into_iter();
+    let options: Vec<_> = options.chain(HARMLESS).chain(HARMLESS_BELOW).collect();
     mount(&format!("{SHARE}/root"), "bind", &source, &options)
 }
 
-/// A volume with all that its mount says, at another place and with fewer rights.
+/// A volume with all that its mount says, at another place and with fewer rights. Whether it is
+/// read-only, with or without what is mounted below, stays as it is.
 fn volume(number: usize, mount: &Value, host: &Host) -> Value {
     let mut mount = mount.clone();
     mount["destination"] = format!("{SHARE}/volumes/{number}").into();
@@ -104,12 +110,9 @@ fn volume(number: usize, mount: &Value, host: &Host) -> Value {
     }
     let given = mount["options"].as_array();
     let given = given.into_iter().flatten().filter_map(Value::as_str);
-    let kept = given.filter(|option| !CONTRARY.contains(option) && !HARMLESS.contains(option));
-    let options: Vec<_> = kept
-        .chain(["rprivate"])
-        .chain(HARMLESS)
-        .map(Value::from)
-        .collect();
-    mount["options"] = Value::Array(options);
+    let ours = || HARMLESS.into_iter().chain(HARMLESS_BELOW);
+    let kept = given.filter(|option| !CONTRARY.contains(option) && !ours().any(|o| o == *option));
+    let options: Vec<_> = kept.chain(["rprivate"]).chain(ours()).collect();
+    mount["options"] = options.into();
     mount
 }
