@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use arch::cpuid::CpuFeatures;
+use vmm::{CpuFeatures, MIN_RAM};
 
 /// Whether an option is followed by a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub const NAMES: [(&str, Takes); 13] = [
 /// What the command line gives: values by name, the last one of each.
 pub type Given = BTreeMap<&'static str, String>;
 
-/// Least guest memory in MiB: Linux and init need it.
-const LEAST_MEMORY: u64 = 64;
+/// Least guest memory in MiB.
+const LEAST_MEMORY: u64 = MIN_RAM >> 20;
 /// Guest memory in MiB if nobody says otherwise.
 const DEFAULT_MEMORY: u64 = 256;
 /// Most guest memory in MiB: 64 TiB, what a processor with 46 address bits can have.
@@ -101,7 +101,7 @@ impl Options {
                 bail!("{setting}: not supported yet");
             }
         }
-        // Accepted from those who have it: nothing depends on it.
+        // Upstream's QEMU did without PMU and virtio 1 on a host that is a VM itself.
         source.flag("nestedvm", "")?;
         Ok(Self {
             cpus: source.number(["cpu", "RUNQ_CPU"], "vCPUs", 1, (1, MOST_CPUS))?,

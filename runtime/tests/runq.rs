@@ -136,6 +136,19 @@ fn create_splits_and_hands_over() {
 }
 
 #[test]
+fn an_option_without_effect_is_told_in_the_log_and_not_to_the_container() {
+    let place = Place::new();
+    let text = "--nestedvm is accepted for compatibility: nothing needs to be set";
+    let output = place.runq("--nestedvm --log log create --bundle bundle ID");
+    assert!(!stderr(&output).contains("--nestedvm"));
+    let log = fs::read_to_string(place.path("log")).unwrap();
+    let warning = format!("level=warning msg={text:?}\n");
+    assert!(log.contains(&warning), "{log}");
+    let output = place.runq("--nestedvm create --bundle bundle ID");
+    assert!(stderr(&output).starts_with(&format!("runq: {text}\n")));
+}
+
+#[test]
 fn a_refusal_is_told_in_the_log_and_leaves_nothing_behind() {
     let place = Place::new();
     let output = place.runq("--log log.json --log-format json --mem 1 create -b bundle ID");

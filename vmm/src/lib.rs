@@ -22,3 +22,6 @@ pub mod stdio;
 pub mod terminal;
 pub mod vcpu;
 pub mod vm;
+
+pub use arch::{cpuid::CpuFeatures, layout::MIN_RAM, syscalls};
+pub use devices::virtio::fs::CAPABILITIES as SHARE_CAPABILITIES;

@@ -14,5 +14,6 @@ mod memory_map;
 pub mod msrs;
 mod pvh;
 pub mod regs;
+pub mod syscalls;
 
 pub use boot::Machine;

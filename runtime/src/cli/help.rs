@@ -25,7 +25,7 @@ Options, for all containers; the variable in a container's environment comes bef
   --noexec            RUNQ_NOEXEC         nobody may run further commands in the VM
                       RUNQ_SYSTEMD        the command is systemd
                       RUNQ_LOG            print the monitor's log to stderr, for example debug
-  --nestedvm                              accepted; nothing depends on it
+  --nestedvm                              accepted for compatibility: nothing needs to be set
   --9pcache MODE      RUNQ_9PCACHE        not supported yet
   --runc PATH                             the runc to use; for runq itself: variable RUNQ_RUNC
   -h, --help                              this text

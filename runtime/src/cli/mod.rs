@@ -152,6 +152,10 @@ fn version(line: &CommandLine) -> Result<ExitCode> {
 /// Splits the container's configuration, and lets runc go on with the host's part.
 fn create(line: &CommandLine) -> Result<ExitCode> {
     let runc = Runc::find(line)?;
+    if line.ours.contains_key("nestedvm") {
+        Report::new(line)
+            .warning("--nestedvm is accepted for compatibility: nothing needs to be set");
+    }
     let bundle = line
         .option(&["bundle", "b"], &CREATE_VALUES)
         .unwrap_or_else(|| PathBuf::from("."));

@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -37,25 +37,37 @@ impl Report {
         let message = format!("{error:#}").replace(['\n', '\r'], " ");
         eprintln!("runq: {message}");
         if let Some(path) = &self.log {
-            let line = entry(&message, SystemTime::now(), self.json);
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-                eprintln!("runq: --log {}: {error}", path.display());
-            }
+            self.append(path, "error", &message);
         }
         ExitCode::FAILURE
+    }
+
+    /// Tells something of use, on one line. It is kept out of stderr if there is a log: when a
+    /// container is created, stderr is the container's.
+    pub(super) fn warning(&self, message: &str) {
+        match &self.log {
+            Some(path) => self.append(path, "warning", message),
+            None => eprintln!("runq: {message}"),
+        }
+    }
+
+    fn append(&self, path: &Path, level: &str, message: &str) {
+        let line = entry(level, message, SystemTime::now(), self.json);
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
+            eprintln!("runq: --log {}: {error}", path.display());
+        }
     }
 }
 
 /// A line of the log, in one of the two formats of runc's logger.
-fn entry(message: &str, time: SystemTime, in_json: bool) -> String {
+fn entry(level: &str, message: &str, time: SystemTime, in_json: bool) -> String {
     let time = format_rfc3339_seconds(time).to_string();
-    match in_json {
-        true => format!(
-            "{}\n",
-            json!({"level": "error", "msg": message, "time": time})
-        ),
-        false => format!("time=\"{time}\" level=error msg={message:?}\n"),
+    if in_json {
+        let entry = json!({"level": level, "msg": message, "time": time});
+        format!("{entry}\n")
+    } else {
+        format!("time=\"{time}\" level={level} msg={message:?}\n")
     }
 }
 
@@ -69,11 +81,11 @@ mod tests {
     fn entries_look_like_those_of_runc() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         assert_eq!(
-            entry("no \"x\"", time, true),
+            entry("error", "no \"x\"", time, true),
             "{\"level\":\"error\",\"msg\":\"no \\\"x\\\"\",\"time\":\"2023-11-14T22:13:20Z\"}\n"
         );
         assert_eq!(
-            entry("no \"x\"", time, false),
+            entry("error", "no \"x\"", time, false),
             "time=\"2023-11-14T22:13:20Z\" level=error msg=\"no \\\"x\\\"\"\n"
         );
     }

@@ -13,17 +13,16 @@
 //! It differs for x32, whose system calls fail with `ENOSYS`: no kernel of ours has them. Flags of a
 //! profile (logging, speculation) have no effect, and no filter can ask a listener.
 
-mod abi;
 mod bpf;
 mod profile;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use oci_spec::runtime::{Arch, LinuxSeccomp};
 use proto::FilterInstruction;
+use vmm::syscalls::{ABIS, Abi};
 
-use crate::spec::Seccomp;
-use abi::Abi;
 use bpf::{Verdict, offset};
 use profile::Profile;
 
@@ -40,10 +39,10 @@ const NO_SYSTEM_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs(
 ///
 /// # Errors
 /// Names what is unknown in the profile, or says that it is too long.
-pub fn compile(profile: &Seccomp) -> Result<Vec<FilterInstruction>> {
+pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<FilterInstruction>> {
     let profile = Profile::new(profile)?;
     let mut program = vec![bpf::load(offset::ARCHITECTURE)];
-    for abi in abi::listed(&profile.architectures) {
+    for abi in abis(&profile.architectures) {
         let section = section(&profile, abi);
         program.extend(bpf::only_if_equal(abi.audit, section));
     }
@@ -54,6 +53,14 @@ pub fn compile(profile: &Seccomp) -> Result<Vec<FilterInstruction>> {
         program.len()
     );
     Ok(program)
+}
+
+/// The native architecture, and those others of the list that a guest can have.
+fn abis(listed: &[Arch]) -> impl Iterator<Item = &'static Abi> {
+    let (native, others) = ABIS.split_at(1);
+    // The crate's numbers are those of linux/audit.h.
+    let is_listed = |abi: &&Abi| listed.iter().any(|arch| *arch as u32 == abi.audit);
+    native.iter().chain(others.iter().filter(is_listed))
 }
 
 /// What is done with the system calls of one architecture.

@@ -1,8 +1,9 @@
 //! A profile with numbers instead of words.
 
-use anyhow::{Context, Result, bail, ensure};
-
-use crate::spec::{Seccomp, SyscallArg, SyscallRule};
+use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+};
 
 /// The largest error number that a filter can return (`MAX_ERRNO` of linux/err.h).
 const MOST_ERRNO: u32 = 4095;
@@ -15,8 +16,8 @@ pub(super) struct Profile {
     pub(super) default: u32,
     /// Whether system calls that are not named are denied, other than by `ENOSYS` itself.
     pub(super) denies: bool,
-    /// Names of architectures.
-    pub(super) architectures: Vec<String>,
+    /// Architectures that have rules.
+    pub(super) architectures: Vec<Arch>,
     /// In the profile's order.
     pub(super) rules: Vec<Rule>,
 }
@@ -57,101 +58,90 @@ impl Profile {
     ///
     /// # Errors
     /// Names what is unknown or too large.
-    pub(super) fn new(profile: &Seccomp) -> Result<Self> {
-        let default = action(&profile.default_action, profile.default_errno_ret)?;
+    pub(super) fn new(profile: &LinuxSeccomp) -> Result<Self> {
+        let default = action(profile.default_action(), profile.default_errno_ret())?;
         // As runc has it: ENOSYS makes no difference to a default that allows or reports.
         let action_only = default & libc::SECCOMP_RET_ACTION_FULL;
         let allows = matches!(
             action_only,
             libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG | libc::SECCOMP_RET_TRACE
         );
-        let rules = profile.syscalls.iter().map(rule);
+        let rules = profile.syscalls().iter().flatten().map(rule);
         Ok(Self {
             default,
             denies: !allows && default != super::NO_SYSTEM_CALL,
-            architectures: profile.architectures.clone(),
+            architectures: profile.architectures().clone().unwrap_or_default(),
             rules: rules.collect::<Result<_>>()?,
         })
     }
 }
 
-fn rule(rule: &SyscallRule) -> Result<Rule> {
+fn rule(rule: &LinuxSyscall) -> Result<Rule> {
     let name = || {
-        format!(
-            "rule of {}",
-            rule.names.first().map_or("nothing", |name| name)
-        )
+        let first = rule.names().first();
+        format!("rule of {}", first.map_or("nothing", |name| name))
     };
-    let conditions = rule.args.iter().map(condition);
+    let conditions = rule.args().iter().flatten().map(condition);
     let conditions: Vec<_> = conditions.collect::<Result<_>>().with_context(name)?;
     let same = |one: &Condition| {
         let others = conditions.iter().filter(|other| other.index == one.index);
         others.count() > 1
     };
-    let alternatives = match conditions.iter().any(same) {
-        true => conditions.iter().map(|one| vec![*one]).collect(),
-        false => vec![conditions],
+    let alternatives = if conditions.iter().any(same) {
+        conditions.iter().map(|one| vec![*one]).collect()
+    } else {
+        vec![conditions]
     };
     Ok(Rule {
-        names: rule.names.clone(),
-        action: action(&rule.action, rule.errno_ret).with_context(name)?,
+        names: rule.names().clone(),
+        action: action(rule.action(), rule.errno_ret()).with_context(name)?,
         alternatives,
     })
 }
 
-fn condition(arg: &SyscallArg) -> Result<Condition> {
-    ensure!(
-        arg.index < ARGUMENTS,
-        "argument {}: a system call has {ARGUMENTS}",
-        arg.index
-    );
-    let value = arg.value;
+fn condition(arg: &LinuxSeccompArg) -> Result<Condition> {
+    use LinuxSeccompOperator as Op;
+
+    let index = u32::try_from(arg.index()).ok();
+    let index = index.filter(|index| *index < ARGUMENTS);
+    let index = index
+        .with_context(|| format!("argument {}: a system call has {ARGUMENTS}", arg.index()))?;
+    let value = arg.value();
     let equal = Test::Equal {
         mask: u64::MAX,
         value,
     };
     let masked = Test::Equal {
         mask: value,
-        value: arg.value_two,
+        value: arg.value_two().unwrap_or_default(),
     };
-    let (test, result) = match arg.op.as_str() {
-        "SCMP_CMP_NE" => (equal, false),
-        "SCMP_CMP_LT" => (Test::GreaterOrEqual(value), false),
-        "SCMP_CMP_LE" => (Test::Greater(value), false),
-        "SCMP_CMP_EQ" => (equal, true),
-        "SCMP_CMP_GE" => (Test::GreaterOrEqual(value), true),
-        "SCMP_CMP_GT" => (Test::Greater(value), true),
-        "SCMP_CMP_MASKED_EQ" => (masked, true),
-        other => bail!("unknown comparison {other:?}"),
+    let (test, result) = match arg.op() {
+        Op::ScmpCmpNe => (equal, false),
+        Op::ScmpCmpLt => (Test::GreaterOrEqual(value), false),
+        Op::ScmpCmpLe => (Test::Greater(value), false),
+        Op::ScmpCmpEq => (equal, true),
+        Op::ScmpCmpGe => (Test::GreaterOrEqual(value), true),
+        Op::ScmpCmpGt => (Test::Greater(value), true),
+        Op::ScmpCmpMaskedEq => (masked, true),
     };
     Ok(Condition {
-        index: arg.index,
+        index,
         test,
         result,
     })
 }
 
 /// An action as the filter returns it. Without a number, an error is `EPERM`.
-fn action(name: &str, errno: Option<u32>) -> Result<u32> {
-    let data = || {
-        let errno = errno.unwrap_or(libc::EPERM.unsigned_abs());
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
+    ensure!(
+        action != LinuxSeccompAction::ScmpActNotify,
+        "{action} is not supported: there is no listener in a VM"
+    );
+    if let Some(errno) = errno {
         ensure!(
             errno <= MOST_ERRNO,
             "error number {errno}: {MOST_ERRNO} is the largest"
         );
-        Ok(errno)
-    };
-    Ok(match name {
-        "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
-        "SCMP_ACT_ERRNO" => libc::SECCOMP_RET_ERRNO | data()?,
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => libc::SECCOMP_RET_KILL_THREAD,
-        "SCMP_ACT_KILL_PROCESS" => libc::SECCOMP_RET_KILL_PROCESS,
-        "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
-        "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | data()?,
-        "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
-        "SCMP_ACT_NOTIFY" => {
-            bail!("SCMP_ACT_NOTIFY is not supported: there is no listener in a VM")
-        }
-        other => bail!("unknown action {other:?}"),
-    })
+    }
+    Ok(action.as_u32(errno))
 }

@@ -1,10 +1,11 @@
 //! The program beside the profile that it is made from.
 
+use oci_spec::runtime::{LinuxSeccompArg, LinuxSyscall};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::spec::{SyscallArg, SyscallRule};
+use crate::spec;
 
 const X86_64: u32 = 0xc000_003e;
 const X86: u32 = 0x4000_0003;
@@ -15,10 +16,20 @@ const fn errno(number: u32) -> u32 {
     0x0005_0000 | number
 }
 
-pub(super) fn docker() -> Seccomp {
+pub(super) fn docker() -> LinuxSeccomp {
     let text = include_bytes!("../../testdata/config.run.json");
     let config: Value = serde_json::from_slice(text).unwrap();
-    serde_json::from_value(config["linux"]["seccomp"].clone()).unwrap()
+    profile(config["linux"]["seccomp"].clone())
+}
+
+fn profile(profile: Value) -> LinuxSeccomp {
+    read(profile).unwrap()
+}
+
+/// As a part of a configuration.
+fn read(profile: Value) -> Result<LinuxSeccomp> {
+    let spec = spec::read(&json!({"ociVersion": "1.0.0", "linux": {"seccomp": profile}}))?;
+    Ok(spec::linux(&spec)?.seccomp().clone().unwrap())
 }
 
 /// A system call as the filter sees it.
@@ -79,9 +90,9 @@ fn run(program: &[FilterInstruction], call: &Call) -> u32 {
     }
 }
 
-fn action(name: &str, number: Option<u32>) -> u32 {
+fn action(action: impl ToString, number: Option<u32>) -> u32 {
     let number = number.unwrap_or(1);
-    match name {
+    match action.to_string().as_str() {
         "SCMP_ACT_ALLOW" => ALLOW,
         "SCMP_ACT_ERRNO" => errno(number),
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => KILL,
@@ -93,37 +104,38 @@ fn action(name: &str, number: Option<u32>) -> u32 {
     }
 }
 
-fn holds(arg: &SyscallArg, arguments: &[u64; 6]) -> bool {
-    let value = arguments[arg.index as usize];
-    match arg.op.as_str() {
-        "SCMP_CMP_NE" => value != arg.value,
-        "SCMP_CMP_LT" => value < arg.value,
-        "SCMP_CMP_LE" => value <= arg.value,
-        "SCMP_CMP_EQ" => value == arg.value,
-        "SCMP_CMP_GE" => value >= arg.value,
-        "SCMP_CMP_GT" => value > arg.value,
-        "SCMP_CMP_MASKED_EQ" => value & arg.value == arg.value_two,
+fn holds(arg: &LinuxSeccompArg, arguments: &[u64; 6]) -> bool {
+    let value = arguments[arg.index()];
+    match arg.op().to_string().as_str() {
+        "SCMP_CMP_NE" => value != arg.value(),
+        "SCMP_CMP_LT" => value < arg.value(),
+        "SCMP_CMP_LE" => value <= arg.value(),
+        "SCMP_CMP_EQ" => value == arg.value(),
+        "SCMP_CMP_GE" => value >= arg.value(),
+        "SCMP_CMP_GT" => value > arg.value(),
+        "SCMP_CMP_MASKED_EQ" => value & arg.value() == arg.value_two().unwrap_or(0),
         other => panic!("{other}"),
     }
 }
 
 /// Whether a rule's conditions hold: all of them, or any if two are on one argument.
-fn applies(rule: &SyscallRule, arguments: &[u64; 6]) -> bool {
+fn applies(rule: &LinuxSyscall, arguments: &[u64; 6]) -> bool {
+    let mut args = rule.args().iter().flatten();
     let mut seen = Vec::new();
-    let twice = rule.args.iter().any(|arg| {
-        let again = seen.contains(&arg.index);
-        seen.push(arg.index);
+    let twice = args.clone().any(|arg| {
+        let again = seen.contains(&arg.index());
+        seen.push(arg.index());
         again
     });
-    let mut args = rule.args.iter();
-    match twice {
-        true => args.any(|arg| holds(arg, arguments)),
-        false => args.all(|arg| holds(arg, arguments)),
+    if twice {
+        args.any(|arg| holds(arg, arguments))
+    } else {
+        args.all(|arg| holds(arg, arguments))
     }
 }
 
 /// What the profile says, read rule by rule.
-fn expected(profile: &Seccomp, call: &Call) -> u32 {
+fn expected(profile: &LinuxSeccomp, call: &Call) -> u32 {
     let id = |name: &str| match call.architecture {
         X86_64 => name
             .parse()
@@ -134,31 +146,31 @@ fn expected(profile: &Seccomp, call: &Call) -> u32 {
             .ok()
             .map(|call: syscalls::x86::Sysno| call.id()),
     };
-    let listed = profile
-        .architectures
-        .iter()
-        .any(|name| name == "SCMP_ARCH_X86");
+    let mut architectures = profile.architectures().iter().flatten();
+    let listed = architectures.any(|name| name.to_string() == "SCMP_ARCH_X86");
     match call.architecture {
         X86_64 if call.number >= 0x4000_0000 => return errno(38),
         X86_64 => {}
         X86 if listed => {}
         _ => return KILL,
     }
-    let default = action(&profile.default_action, profile.default_errno_ret);
-    let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
+    let default_action = profile.default_action().to_string();
+    let default = action(&default_action, profile.default_errno_ret());
+    let rules = profile.syscalls().iter().flatten();
+    let names = rules.clone().flat_map(|rule| rule.names());
     let last = names.filter_map(|name| id(name)).max();
     let permissive = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"];
-    let denies = !permissive.contains(&profile.default_action.as_str()) && default != errno(38);
+    let denies = !permissive.contains(&default_action.as_str()) && default != errno(38);
     if denies && last.is_some_and(|last| i64::from(call.number) > i64::from(last)) {
         return errno(38);
     }
     let number = i32::try_from(call.number).ok();
-    let rules = profile.syscalls.iter().filter(|rule| {
-        let mut names = rule.names.iter();
+    let rules = rules.filter(|rule| {
+        let mut names = rule.names().iter();
         number.is_some() && names.any(|name| id(name) == number)
     });
     for rule in rules {
-        let action = action(&rule.action, rule.errno_ret);
+        let action = action(rule.action(), rule.errno_ret());
         if action != default && applies(rule, &call.arguments) {
             return action;
         }
@@ -206,10 +218,6 @@ fn every_system_call_of_docker_profile_has_its_verdict() {
     }
 }
 
-fn profile(value: Value) -> Seccomp {
-    serde_json::from_value(value).unwrap()
-}
-
 #[test]
 fn a_profile_that_denies_some_has_no_enosys() {
     let profile = profile(json!({
@@ -227,12 +235,14 @@ fn a_profile_that_denies_some_has_no_enosys() {
 
 #[test]
 fn what_is_wrong_in_a_profile_is_named() {
-    let error = |value| format!("{:#}", compile(&profile(value)).unwrap_err());
+    let error = |value| {
+        let compiled = read(value).and_then(|profile| compile(&profile));
+        format!("{:#}", compiled.unwrap_err())
+    };
     let with_rule = |rule| error(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
-    assert_eq!(
-        error(json!({"defaultAction": "SCMP_ACT_NAP"})),
-        "unknown action \"SCMP_ACT_NAP\""
-    );
+    let text = error(json!({"defaultAction": "SCMP_ACT_NAP"}));
+    let begin = "linux.seccomp.defaultAction: unknown variant `SCMP_ACT_NAP`, expected one of ";
+    assert!(text.starts_with(begin), "{text}");
     assert_eq!(
         error(json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096})),
         "error number 4096: 4095 is the largest"
@@ -249,7 +259,9 @@ fn what_is_wrong_in_a_profile_is_named() {
         arg(6, "SCMP_CMP_EQ"),
         "rule of read: argument 6: a system call has 6"
     );
-    assert_eq!(arg(0, "=="), "rule of read: unknown comparison \"==\"");
+    let text = arg(0, "==");
+    let begin = "linux.seccomp.syscalls[0].args[0].op: unknown variant `==`, expected one of ";
+    assert!(text.starts_with(begin), "{text}");
 }
 
 #[test]
@@ -314,8 +326,8 @@ prop_compose! {
         value in value(),
         value_two in value(),
         op in prop::sample::select(&COMPARISONS[..]),
-    ) -> SyscallArg {
-        SyscallArg { index, value, value_two, op: op.into() }
+    ) -> Value {
+        json!({"index": index, "value": value, "valueTwo": value_two, "op": op})
     }
 }
 
@@ -325,13 +337,8 @@ prop_compose! {
         action in prop::sample::select(&ACTIONS[..]),
         errno_ret in prop::option::of(0..200_u32),
         args in prop::collection::vec(arg(), 0..4),
-    ) -> SyscallRule {
-        SyscallRule {
-            names: names.into_iter().map(String::from).collect(),
-            action: action.into(),
-            errno_ret,
-            args,
-        }
+    ) -> Value {
+        json!({"names": names, "action": action, "errnoRet": errno_ret, "args": args})
     }
 }
 
@@ -341,12 +348,14 @@ prop_compose! {
         default_errno_ret in prop::option::of(0..200_u32),
         i386 in any::<bool>(),
         syscalls in prop::collection::vec(rule(), 0..40),
-    ) -> Seccomp {
-        let architectures = match i386 {
-            true => vec!["SCMP_ARCH_X86_64".into(), "SCMP_ARCH_X86".into()],
-            false => Vec::new(),
-        };
-        Seccomp { default_action: default_action.into(), default_errno_ret, architectures, syscalls }
+    ) -> LinuxSeccomp {
+        let architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"];
+        profile(json!({
+            "defaultAction": default_action,
+            "defaultErrnoRet": default_errno_ret,
+            "architectures": if i386 { &architectures[..] } else { &[] },
+            "syscalls": syscalls,
+        }))
     }
 }
 

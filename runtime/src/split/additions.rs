@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{BundleFile, Host, clean};
 use crate::options::{Dns, Options};
-use crate::spec::{Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 /// The options that Docker gives a tmpfs which has none.
 const TMPFS_OPTIONS: [&str; 3] = ["noexec", "nosuid", "nodev"];
@@ -38,7 +38,7 @@ pub(super) fn add(config: &Value, spec: &Spec, options: &Options, host: &Host) -
         mounts.push(bind(&file, RESOLV_CONF, host));
         files.push(file);
     }
-    if let Some(process) = spec.process.as_ref().filter(|_| options.environment_file) {
+    if let Some(process) = spec.process().as_ref().filter(|_| options.environment_file) {
         let file = environment(process);
         mounts.retain(|mount| destination(mount) != ENVIRONMENT);
         mounts.push(bind(&file, ENVIRONMENT, host));
@@ -103,7 +103,12 @@ fn resolv_conf(dns: &Dns) -> BundleFile {
 /// out: the file could not be read with them.
 fn environment(process: &Process) -> BundleFile {
     let mut contents = String::new();
-    for (name, value) in process.env.iter().filter_map(|entry| entry.split_once('=')) {
+    for (name, value) in process
+        .env()
+        .iter()
+        .flatten()
+        .filter_map(|entry| entry.split_once('='))
+    {
         if !is_shell_name(name) {
             continue;
         }
@@ -120,7 +125,7 @@ fn environment(process: &Process) -> BundleFile {
         name: "runqenv",
         contents,
         mode: 0o400,
-        owner: (process.user.uid, process.user.gid),
+        owner: (process.user().uid(), process.user().gid()),
     }
 }
 

@@ -1,13 +1,16 @@
 //! What happens in the VM.
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use proto::{Device, FileSystem, Root, Start, ToGuest};
 
 use super::resources::Sizes;
 use super::{Host, clean, guest_mounts, process};
 use crate::options::Options;
 use crate::seccomp;
-use crate::spec::{self, Spec};
+use crate::spec;
 use crate::vmspec::{SHARE_TAG, VERSION, VmSpec};
 
 /// Kernel settings of every guest; those of the container come after them. kernel.kexec_load_disabled
@@ -69,64 +72,71 @@ fn check_length(start: &Start) -> Result<()> {
 }
 
 fn start(spec: &Spec, options: &Options) -> Result<Start> {
-    let linux = &spec.linux;
-    let mut process = process::translate(spec.process()?)?;
-    if let Some(profile) = &linux.seccomp {
+    let linux = spec::linux(spec)?;
+    let mut process = process::translate(spec::process(spec)?)?;
+    if let Some(profile) = linux.seccomp() {
         process.seccomp = seccomp::compile(profile).context("linux.seccomp")?;
     }
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
     Ok(Start {
         root: Root {
             file_system: FileSystem::virtiofs(SHARE_TAG, false),
             path: "root".into(),
-            read_only: spec.root()?.readonly,
+            read_only: spec::root(spec)?.readonly().unwrap_or_default(),
         },
-        mounts: guest_mounts::translate(&spec.mounts, options.systemd)?,
-        devices: devices(&linux.devices).context("linux.devices")?,
-        hostname: spec.hostname.clone().filter(|name| !name.is_empty()),
-        sysctls: sysctls(spec),
-        masked_paths: linux.masked_paths.clone(),
-        read_only_paths: linux.readonly_paths.clone(),
+        mounts: guest_mounts::translate(mounts, options.systemd)?,
+        devices: devices(linux).context("linux.devices")?,
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        sysctls: sysctls(spec, linux),
+        masked_paths: linux.masked_paths().clone().unwrap_or_default(),
+        read_only_paths: linux.readonly_paths().clone().unwrap_or_default(),
         pids_limit: pids_limit(linux),
         process,
     })
 }
 
-fn pids_limit(linux: &spec::Linux) -> Option<u64> {
-    let limit = linux.resources.pids.limit.filter(|limit| *limit > 0)?;
-    u64::try_from(limit).ok()
+fn pids_limit(linux: &Linux) -> Option<u64> {
+    let pids = linux.resources().as_ref()?.pids().as_ref()?;
+    u64::try_from(pids.limit()).ok().filter(|limit| *limit > 0)
 }
 
-fn sysctls(spec: &Spec) -> Vec<(String, String)> {
+fn sysctls(spec: &Spec, linux: &Linux) -> Vec<(String, String)> {
     let defaults = SYSCTLS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let domain = spec.domainname.iter().filter(|name| !name.is_empty());
+    let domain = spec.domainname().iter().filter(|name| !name.is_empty());
     let domain = domain.map(|name| ("kernel.domainname".to_owned(), name.clone()));
-    let own = spec.linux.sysctl.clone();
+    let own: BTreeMap<_, _> = linux.sysctl().clone().into_iter().flatten().collect();
     defaults.into_iter().chain(domain).chain(own).collect()
 }
 
-fn devices(devices: &[spec::Device]) -> Result<Vec<Device>> {
-    let own = devices.iter().filter(|device| {
-        let path = clean(&device.path);
+fn devices(linux: &Linux) -> Result<Vec<Device>> {
+    let devices = linux.devices().iter().flatten();
+    let own = devices.filter(|device| {
+        let path = clean(device.path());
         !DEFAULT_DEVICES.contains(&path.as_str())
     });
-    own.map(|device| node(device).with_context(|| device.path.clone()))
+    own.map(|device| node(device).with_context(|| clean(device.path())))
         .collect()
 }
 
-fn node(device: &spec::Device) -> Result<Device> {
-    let block = match device.kind.as_str() {
-        "b" => true,
-        "c" | "u" => false,
-        other => bail!("type {other:?}: only block and character devices are supported"),
+fn node(device: &LinuxDevice) -> Result<Device> {
+    let path = clean(device.path());
+    ensure!(path != "/", "this is no path for a device");
+    let block = match device.typ() {
+        LinuxDeviceType::B => true,
+        LinuxDeviceType::C | LinuxDeviceType::U => false,
+        other => bail!(
+            "type {:?}: only block and character devices are supported",
+            other.as_str()
+        ),
     };
     Ok(Device {
-        path: clean(&device.path),
+        path,
         block,
-        major: u32::try_from(device.major).context("major")?,
-        minor: u32::try_from(device.minor).context("minor")?,
+        major: u32::try_from(device.major()).context("major")?,
+        minor: u32::try_from(device.minor()).context("minor")?,
         // runc's default; the bits of a file's type are no permissions.
-        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-        uid: device.uid,
-        gid: device.gid,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or_default(),
+        gid: device.gid().unwrap_or_default(),
     })
 }

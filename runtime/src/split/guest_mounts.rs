@@ -1,10 +1,11 @@
 //! The container's mounts, as init makes them in the VM.
 
 use anyhow::{Result, bail};
+use oci_spec::runtime as oci;
 use proto::{FileSystem, Mount, MountFlags, Mountable};
 
 use super::clean;
-use crate::spec;
+use crate::spec::is_bind;
 
 /// What becomes of one of the container's mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,20 +19,24 @@ pub(super) enum Part {
 }
 
 /// Which part has to do with a mount.
-pub(super) fn part(mount: &spec::Mount) -> Part {
-    let path = clean(&mount.destination);
-    match (path.as_str(), mount.kind.as_str()) {
-        _ if mount.is_bind() => Part::Volume,
+pub(super) fn part(mount: &oci::Mount) -> Part {
+    let path = clean(mount.destination());
+    match (path.as_str(), kind(mount)) {
+        _ if is_bind(mount) => Part::Volume,
         ("/proc", "proc") | ("/dev", "tmpfs") | ("/dev/pts", "devpts") => Part::Both,
         _ => Part::Guest,
     }
+}
+
+fn kind(mount: &oci::Mount) -> &str {
+    mount.typ().as_deref().unwrap_or_default()
 }
 
 /// The mounts for init, in the container's order. Volumes are numbered in this order, too.
 ///
 /// # Errors
 /// When a file system is not one that a guest can have.
-pub(super) fn translate(mounts: &[spec::Mount], systemd: bool) -> Result<Vec<Mount>> {
+pub(super) fn translate(mounts: &[oci::Mount], systemd: bool) -> Result<Vec<Mount>> {
     let mut volumes = 0;
     let mut translated = Vec::new();
     for mount in mounts {
@@ -42,27 +47,27 @@ pub(super) fn translate(mounts: &[spec::Mount], systemd: bool) -> Result<Vec<Mou
                 volumes += 1;
                 Some(Mountable::Bind {
                     path: format!("volumes/{}", volumes - 1),
-                    flags: Options::parse(&mount.options).flags,
+                    flags: Sorted::of(mount).flags,
                 })
             }
         };
         translated.extend(what.map(|what| Mount {
-            target: clean(&mount.destination),
+            target: clean(mount.destination()),
             what,
         }));
     }
     Ok(translated)
 }
 
-fn file_system(mount: &spec::Mount, systemd: bool) -> Result<Option<Mountable>> {
-    let options = Options::parse(&mount.options);
+fn file_system(mount: &oci::Mount, systemd: bool) -> Result<Option<Mountable>> {
+    let options = Sorted::of(mount);
     let what = |fstype: &str, data: String| FileSystem {
         fstype: fstype.into(),
         source: fstype.into(),
         flags: options.flags,
         data,
     };
-    Ok(Some(match mount.kind.as_str() {
+    Ok(Some(match kind(mount) {
         "tmpfs" => Mountable::FileSystem(what("tmpfs", options.data.join(","))),
         "proc" => Mountable::FileSystem(what("proc", options.data.join(","))),
         "sysfs" => Mountable::FileSystem(what("sysfs", String::new())),
@@ -73,28 +78,28 @@ fn file_system(mount: &spec::Mount, systemd: bool) -> Result<Option<Mountable>> 
         "cgroup" | "cgroup2" => Mountable::Optional(what("cgroup2", String::new())),
         other => bail!(
             "mounts: {}: a file system of type {other:?} cannot be had in a VM",
-            mount.destination
+            mount.destination().display()
         ),
     }))
 }
 
 /// Mount options in two groups.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Options<'a> {
+struct Sorted<'a> {
     /// What init can do for any mount.
     flags: MountFlags,
     /// What only the file system knows.
     data: Vec<&'a str>,
 }
 
-impl<'a> Options<'a> {
+impl<'a> Sorted<'a> {
     /// Sorts the options; of two that contradict each other the later one counts. Those for which
     /// a guest has no use are dropped: how mounts propagate between namespaces, when access times
     /// and data are written, and copying what a tmpfs hides.
-    fn parse(options: &'a [String]) -> Self {
+    fn of(mount: &'a oci::Mount) -> Self {
         let mut sorted = Self::default();
         let flags = &mut sorted.flags;
-        for option in options {
+        for option in mount.options().iter().flatten() {
             match option.as_str() {
                 "ro" | "rro" => flags.read_only = true,
                 "rw" | "rrw" => flags.read_only = false,

@@ -1,14 +1,13 @@
+use serde_json::json;
+
 use super::*;
 
-fn mount(destination: &str, kind: &str, options: &[&str]) -> spec::Mount {
-    spec::Mount {
-        destination: destination.into(),
-        kind: kind.into(),
-        options: options.iter().map(ToString::to_string).collect(),
-    }
+fn mount(destination: &str, kind: &str, options: &[&str]) -> oci::Mount {
+    let mount = json!({"destination": destination, "type": kind, "options": options});
+    serde_json::from_value(mount).unwrap()
 }
 
-fn one(mount: spec::Mount) -> Option<Mount> {
+fn one(mount: oci::Mount) -> Option<Mount> {
     let mut mounts = translate(&[mount], false).unwrap();
     assert!(mounts.len() <= 1);
     mounts.pop()
@@ -49,8 +48,8 @@ fn a_tmpfs_keeps_its_own_options_and_loses_those_of_others() {
 
 #[test]
 fn of_two_options_the_later_one_counts() {
-    let options = ["ro", "noexec", "nodev", "rw", "exec", "nosuid"].map(String::from);
-    let flags = Options::parse(&options).flags;
+    let options = ["ro", "noexec", "nodev", "rw", "exec", "nosuid"];
+    let flags = Sorted::of(&mount("/x", "tmpfs", &options)).flags;
     assert_eq!(
         flags,
         MountFlags {
@@ -59,8 +58,8 @@ fn of_two_options_the_later_one_counts() {
             ..Default::default()
         }
     );
-    let options = ["rw", "rro", "rnosuid", "rnodev", "rnoexec"].map(String::from);
-    let flags = Options::parse(&options).flags;
+    let options = ["rw", "rro", "rnosuid", "rnodev", "rnoexec"];
+    let flags = Sorted::of(&mount("/x", "tmpfs", &options)).flags;
     assert!(flags.read_only && flags.nosuid && flags.nodev && flags.noexec);
 }
 

@@ -1,26 +1,13 @@
 //! What the host does: the configuration for runc, in which the monitor is the command.
 
 use anyhow::{Context, Result};
+use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
+use vmm::SHARE_CAPABILITIES;
 
 use super::resources::{self, Sizes};
 use super::{ANNOTATION, Host, host_mounts};
 use crate::options::Options;
-use crate::spec::Spec;
-
-/// What a share needs in order to act for any user of the guest, and to confine itself:
-/// `CAPABILITIES` and chroot(2) in devices/src/virtio/fs/confinement.rs.
-const CAPABILITIES: [&str; 9] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_MKNOD",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// Rewrites `config`, which reads as `spec`. What is not named here stays as it is.
 ///
@@ -70,6 +57,9 @@ fn member<'a>(of: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Map<
 fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
     let log = options.log.iter();
     let env: Vec<_> = log.map(|filter| format!("RUNQ_LOG={filter}")).collect();
+    // What a share needs, and what the monitor needs to confine itself.
+    let capabilities = SHARE_CAPABILITIES.iter().chain(&["SYS_CHROOT"]);
+    let capabilities: Vec<_> = capabilities.map(|name| format!("CAP_{name}")).collect();
     let limit = |name: &str, limit: u64| json!({"type": name, "soft": limit, "hard": limit});
     for (name, value) in [
         ("args", json!(["/proxy"])),
@@ -79,9 +69,9 @@ fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
         (
             "capabilities",
             json!({
-                "bounding": CAPABILITIES,
-                "effective": CAPABILITIES,
-                "permitted": CAPABILITIES,
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
             }),
         ),
         ("noNewPrivileges", json!(true)),

@@ -1,14 +1,18 @@
 //! What runc mounts for the monitor.
 
+use oci_spec::runtime::{Process, Root, Spec};
 use serde_json::{Value, json};
 
 use super::guest_mounts::{Part, part};
 use super::{Host, VMSPEC, clean};
-use crate::spec::Spec;
 use crate::vmspec::{self, SHARE};
 
 /// What a guest wrote is to the host neither a program nor a device.
 const HARMLESS: [&str; 3] = ["nosuid", "nodev", "noexec"];
+
+/// The same, for what is mounted below, too. runc knows them from 1.1 on, and Linux from 5.12 on;
+/// an older runc passes them over.
+const HARMLESS_BELOW: [&str; 3] = ["rnosuid", "rnodev", "rnoexec"];
 
 /// Options that contradict those of the monitor's own mounts.
 const CONTRARY: [&str; 15] = [
@@ -31,15 +35,15 @@ const CONTRARY: [&str; 15] = [
 
 /// The mounts of the host, in order. `mounts` are the container's, as `spec` has them.
 pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
-    let pairs = || spec.mounts.iter().zip(mounts);
+    let pairs = || spec.mounts().iter().flatten().zip(mounts);
     let own = own();
-    let terminal = spec.process.as_ref();
-    let terminal = terminal.is_some_and(|process| process.terminal);
+    let terminal = spec.process().as_ref().and_then(Process::terminal);
+    let terminal = terminal.unwrap_or_default();
     let needed = own.into_iter().filter(|(path, _)| terminal || *path != PTS);
     let mut all: Vec<_> = needed
         .map(|(path, default)| {
             let mut both = pairs().filter(|(mount, _)| part(mount) == Part::Both);
-            let given = both.find(|(mount, _)| clean(&mount.destination) == path);
+            let given = both.find(|(mount, _)| clean(mount.destination()) == path);
             given.map_or(default, |(_, value)| value.clone())
         })
         .collect();
@@ -89,13 +93,15 @@ fn vm_spec(host: &Host) -> Value {
 /// The image's root. It can be written even if the container's is read-only: mount points that are
 /// missing have to be made in it, as runc does. Init makes it read-only after that.
 fn root(spec: &Spec, host: &Host) -> Value {
-    let root = spec.root.as_ref();
-    let source = host.resolve(root.map_or("", |root| &root.path));
-    let options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"];
+    let path = spec.root().as_ref().map(Root::path);
+    let source = host.resolve(&path.map(|path| path.to_string_lossy()).unwrap_or_default());
+    let options = ["rbind", "rprivate"].into_iter();
+    let options: Vec<_> = options.chain(HARMLESS).chain(HARMLESS_BELOW).collect();
     mount(&format!("{SHARE}/root"), "bind", &source, &options)
 }
 
-/// A volume with all that its mount says, at another place and with fewer rights.
+/// A volume with all that its mount says, at another place and with fewer rights. Whether it is
+/// read-only, with or without what is mounted below, stays as it is.
 fn volume(number: usize, mount: &Value, host: &Host) -> Value {
     let mut mount = mount.clone();
     mount["destination"] = format!("{SHARE}/volumes/{number}").into();
@@ -104,12 +110,9 @@ fn volume(number: usize, mount: &Value, host: &Host) -> Value {
     }
     let given = mount["options"].as_array();
     let given = given.into_iter().flatten().filter_map(Value::as_str);
-    let kept = given.filter(|option| !CONTRARY.contains(option) && !HARMLESS.contains(option));
-    let options: Vec<_> = kept
-        .chain(["rprivate"])
-        .chain(HARMLESS)
-        .map(Value::from)
-        .collect();
-    mount["options"] = Value::Array(options);
+    let ours = || HARMLESS.into_iter().chain(HARMLESS_BELOW);
+    let kept = given.filter(|option| !CONTRARY.contains(option) && !ours().any(|o| o == *option));
+    let options: Vec<_> = kept.chain(["rprivate"]).chain(ours()).collect();
+    mount["options"] = options.into();
     mount
 }

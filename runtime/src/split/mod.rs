@@ -21,11 +21,13 @@ mod process;
 mod refuse;
 mod resources;
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::options::{Given, Options};
-use crate::spec::Spec;
+use crate::spec;
 use crate::vmspec::VmSpec;
 
 /// Marks a configuration that has been split, with the version of runq that did.
@@ -102,13 +104,13 @@ pub struct Split {
 /// # Errors
 /// One line that names the option, variable or field, and what to do.
 pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
-    let spec = Spec::read(config).context("config.json")?;
-    let process = spec.process().context("config.json")?;
-    let options = Options::read(given, &process.env)?;
+    let spec = spec::read(config).context("config.json")?;
+    let process = spec::process(&spec).context("config.json")?;
+    let options = Options::read(given, process.env().as_deref().unwrap_or_default())?;
     refuse::check(&spec)?;
 
     let added = additions::add(config, &spec, &options, host);
-    let spec = Spec::read(&added.config).context("config.json")?;
+    let spec = spec::read(&added.config).context("config.json")?;
     let sizes = resources::Sizes::of(&spec, &options, host)?;
     Ok(Split {
         vm: guest::vm_spec(&spec, &options, &sizes, host)?,
@@ -119,7 +121,9 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
 
 /// A path of the container without double slashes, dots and a slash at its end; relative ones
 /// begin at the root, as for runc.
-fn clean(path: &str) -> String {
+fn clean(path: impl AsRef<Path>) -> String {
+    // Paths of a configuration are JSON's strings: nothing is lost.
+    let path = path.as_ref().to_string_lossy();
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {

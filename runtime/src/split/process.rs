@@ -1,10 +1,10 @@
 //! The container's process, as init runs it.
 
 use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::{self as oci, PosixRlimit, PosixRlimitType};
 use proto::{Process, Resource, Rlimit, User, WindowSize};
 
 use super::capabilities;
-use crate::spec;
 
 /// No limit, `RLIM_INFINITY` of setrlimit(2).
 const UNLIMITED: u64 = u64::MAX;
@@ -24,95 +24,75 @@ const fn both(resource: Resource, limit: u64) -> Rlimit {
     }
 }
 
-/// Names of `process.rlimits`.
-const RESOURCES: [(&str, Resource); 16] = [
-    ("RLIMIT_AS", Resource::As),
-    ("RLIMIT_CORE", Resource::Core),
-    ("RLIMIT_CPU", Resource::Cpu),
-    ("RLIMIT_DATA", Resource::Data),
-    ("RLIMIT_FSIZE", Resource::Fsize),
-    ("RLIMIT_LOCKS", Resource::Locks),
-    ("RLIMIT_MEMLOCK", Resource::Memlock),
-    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
-    ("RLIMIT_NICE", Resource::Nice),
-    ("RLIMIT_NOFILE", Resource::Nofile),
-    ("RLIMIT_NPROC", Resource::Nproc),
-    ("RLIMIT_RSS", Resource::Rss),
-    ("RLIMIT_RTPRIO", Resource::Rtprio),
-    ("RLIMIT_RTTIME", Resource::Rttime),
-    ("RLIMIT_SIGPENDING", Resource::Sigpending),
-    ("RLIMIT_STACK", Resource::Stack),
-];
-
 /// Translates all but the system call filter.
 ///
 /// # Errors
 /// Names the field that is wrong.
-pub(super) fn translate(process: &spec::Process) -> Result<Process> {
-    ensure!(!process.args.is_empty(), "process.args is empty");
+pub(super) fn translate(process: &oci::Process) -> Result<Process> {
+    let args = process.args().clone().unwrap_or_default();
+    ensure!(!args.is_empty(), "process.args is empty");
+    let cwd = process.cwd();
     ensure!(
-        process.cwd.starts_with('/'),
-        "process.cwd {:?}: an absolute path is needed",
-        process.cwd
+        cwd.is_absolute(),
+        "process.cwd {cwd:?}: an absolute path is needed"
     );
-    if let Some(score) = process.oom_score_adj {
+    if let Some(score) = process.oom_score_adj() {
         ensure!(
             (-1000..=1000).contains(&score),
             "process.oomScoreAdj {score}: -1000 to 1000 are allowed"
         );
     }
-    let capabilities = capabilities::sets(process.capabilities.as_ref());
+    let user = process.user();
+    let rlimits = rlimits(process.rlimits().as_deref().unwrap_or_default());
+    let capabilities = capabilities::sets(process.capabilities().as_ref());
+    let terminal = process.terminal().unwrap_or_default();
     Ok(Process {
-        args: process.args.clone(),
-        env: process.env.clone(),
-        cwd: process.cwd.clone(),
+        args,
+        env: process.env().clone().unwrap_or_default(),
+        cwd: cwd.display().to_string(),
         user: User {
-            uid: process.user.uid,
-            gid: process.user.gid,
-            additional_gids: process.user.additional_gids.clone(),
+            uid: user.uid(),
+            gid: user.gid(),
+            additional_gids: user.additional_gids().clone().unwrap_or_default(),
         },
-        rlimits: rlimits(&process.rlimits).context("process.rlimits")?,
+        rlimits: rlimits.context("process.rlimits")?,
         capabilities: Some(capabilities.context("process.capabilities")?),
-        no_new_privileges: process.no_new_privileges,
+        no_new_privileges: process.no_new_privileges().unwrap_or_default(),
         seccomp: Vec::new(),
-        umask: process.user.umask,
-        oom_score_adj: process.oom_score_adj,
-        terminal: process.terminal.then(|| window_size(process)),
+        umask: user.umask(),
+        oom_score_adj: process.oom_score_adj(),
+        terminal: terminal.then(|| window_size(process)),
     })
 }
 
 /// The size that the terminal has at first; zeros, as the kernel has them, if nobody knows it.
-fn window_size(process: &spec::Process) -> WindowSize {
+fn window_size(process: &oci::Process) -> WindowSize {
     let characters = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
-    let size = process.console_size.as_ref();
+    let size = process.console_size().unwrap_or_default();
     WindowSize {
-        rows: size.map_or(0, |size| characters(size.height)),
-        cols: size.map_or(0, |size| characters(size.width)),
+        rows: characters(size.height()),
+        cols: characters(size.width()),
     }
 }
 
 /// The limits of the configuration, and the defaults of those that it does not name.
-fn rlimits(limits: &[spec::Rlimit]) -> Result<Vec<Rlimit>> {
-    let mut all = Vec::with_capacity(limits.len() + DEFAULT_RLIMITS.len());
+fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
+    let mut all: Vec<Rlimit> = Vec::with_capacity(limits.len() + DEFAULT_RLIMITS.len());
     for limit in limits {
-        let known = RESOURCES.iter().find(|(name, _)| *name == limit.kind);
-        let (_, resource) = known.with_context(|| format!("{:?} is unknown", limit.kind))?;
+        let (name, soft, hard) = (limit.typ(), limit.soft(), limit.hard());
+        let resource = resource(name);
         ensure!(
-            all.iter().all(|other: &Rlimit| other.resource != *resource),
-            "{} is there twice",
-            limit.kind
+            all.iter().all(|other| other.resource != resource),
+            "{name} is there twice"
         );
         ensure!(
-            limit.soft <= limit.hard,
-            "{}: the soft limit {} is above the hard limit {}",
-            limit.kind,
-            limit.soft,
-            limit.hard
+            soft <= hard,
+            "{name}: the soft limit {soft} is above the hard limit {hard}"
         );
         all.push(Rlimit {
-            resource: *resource,
-            soft: limit.soft,
-            hard: limit.hard,
+            resource,
+            soft,
+            hard,
         });
     }
     let missing = DEFAULT_RLIMITS
@@ -123,14 +103,37 @@ fn rlimits(limits: &[spec::Rlimit]) -> Result<Vec<Rlimit>> {
     Ok(all)
 }
 
+fn resource(name: PosixRlimitType) -> Resource {
+    use PosixRlimitType as Name;
+
+    match name {
+        Name::RlimitAs => Resource::As,
+        Name::RlimitCore => Resource::Core,
+        Name::RlimitCpu => Resource::Cpu,
+        Name::RlimitData => Resource::Data,
+        Name::RlimitFsize => Resource::Fsize,
+        Name::RlimitLocks => Resource::Locks,
+        Name::RlimitMemlock => Resource::Memlock,
+        Name::RlimitMsgqueue => Resource::Msgqueue,
+        Name::RlimitNice => Resource::Nice,
+        Name::RlimitNofile => Resource::Nofile,
+        Name::RlimitNproc => Resource::Nproc,
+        Name::RlimitRss => Resource::Rss,
+        Name::RlimitRtprio => Resource::Rtprio,
+        Name::RlimitRttime => Resource::Rttime,
+        Name::RlimitSigpending => Resource::Sigpending,
+        Name::RlimitStack => Resource::Stack,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn process(more: Value) -> spec::Process {
-        let mut process = json!({"cwd": "/", "args": ["true"]});
+    fn process(more: Value) -> oci::Process {
+        let mut process = json!({"cwd": "/", "args": ["true"], "user": {}});
         for (name, value) in more.as_object().unwrap() {
             process[name] = value.clone();
         }
@@ -172,10 +175,6 @@ mod tests {
             "process.oomScoreAdj 1001: -1000 to 1000 are allowed"
         );
         assert_eq!(
-            error(json!({"rlimits": [{"type": "NOFILE", "soft": 1, "hard": 1}]})),
-            "process.rlimits: \"NOFILE\" is unknown"
-        );
-        assert_eq!(
             error(json!({"rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]})),
             "process.rlimits: RLIMIT_CPU: the soft limit 2 is above the hard limit 1"
         );
@@ -183,10 +182,6 @@ mod tests {
         assert_eq!(
             error(json!({"rlimits": [twice, twice]})),
             "process.rlimits: RLIMIT_CPU is there twice"
-        );
-        assert_eq!(
-            error(json!({"capabilities": {"ambient": ["CAP_X"]}})),
-            "process.capabilities: capability \"CAP_X\" is unknown"
         );
     }
 

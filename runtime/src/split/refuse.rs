@@ -1,21 +1,28 @@
 //! What a container in a VM cannot have, refused before anything is done.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Spec};
 
 use super::{ANNOTATION, clean};
-use crate::spec::{DeviceRule, Spec};
+use crate::spec;
 
 /// Namespaces that have to be the container's own: what it shares with another one, or with the
 /// host, is shared by processes, and those of the container are in the VM.
-const OWN: [(&str, &str); 4] = [
+const OWN: [(LinuxNamespaceType, &str); 4] = [
     (
-        "network",
+        LinuxNamespaceType::Network,
         "--network host and --network container:ID are not supported",
     ),
-    ("pid", "--pid host and --pid container:ID are not supported"),
-    ("ipc", "--ipc host and --ipc container:ID are not supported"),
     (
-        "mount",
+        LinuxNamespaceType::Pid,
+        "--pid host and --pid container:ID are not supported",
+    ),
+    (
+        LinuxNamespaceType::Ipc,
+        "--ipc host and --ipc container:ID are not supported",
+    ),
+    (
+        LinuxNamespaceType::Mount,
         "the mount namespace of the host or of another container is not supported",
     ),
 ];
@@ -28,45 +35,50 @@ const DISKS: &str = "/dev/runq/";
 /// # Errors
 /// One line on the first such thing.
 pub(super) fn check(spec: &Spec) -> Result<()> {
+    let annotations = spec.annotations().as_ref();
     ensure!(
-        !spec.annotations.contains_key(ANNOTATION),
+        annotations.is_none_or(|annotations| !annotations.contains_key(ANNOTATION)),
         "config.json: the annotation {ANNOTATION} is there already, and only runq may set it"
     );
-    let mut rules = spec.linux.resources.devices.iter();
+    let linux = spec::linux(spec).context("config.json")?;
+    let rules = linux.resources().as_ref();
+    let rules = rules.and_then(|resources| resources.devices().as_ref());
     ensure!(
-        !rules.any(allows_everything),
+        !rules.into_iter().flatten().any(allows_everything),
         "--privileged is not supported: use --cap-add and --device for what the container needs"
     );
-    namespaces(spec)?;
-    let mounts = spec.mounts.iter().map(|mount| &mount.destination);
-    let devices = spec.linux.devices.iter().map(|device| &device.path);
+    namespaces(linux)?;
+    let mounts = spec.mounts().iter().flatten();
+    let mounts = mounts.map(|mount| mount.destination());
+    let devices = linux.devices().iter().flatten();
+    let devices = devices.map(|device| device.path());
     for path in mounts.chain(devices) {
         if clean(path).starts_with(DISKS) {
-            bail!("{path}: disks are not supported yet");
+            bail!("{}: disks are not supported yet", path.display());
         }
     }
     Ok(())
 }
 
-fn namespaces(spec: &Spec) -> Result<()> {
-    let namespaces = &spec.linux.namespaces;
+fn namespaces(linux: &Linux) -> Result<()> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     for (kind, message) in OWN {
-        let mut own = namespaces.iter().filter(|one| one.kind == kind);
-        ensure!(
-            own.next()
-                .is_some_and(|namespace| namespace.path.is_empty()),
-            "{message}"
-        );
+        let own = namespaces.iter().find(|one| one.typ() == kind);
+        let path = own.map(|namespace| namespace.path().as_ref());
+        let is_new = path.is_some_and(|path| path.is_none_or(|path| path == ""));
+        ensure!(is_new, "{message}");
     }
+    let user = LinuxNamespaceType::User;
     ensure!(
-        !namespaces.iter().any(|namespace| namespace.kind == "user"),
+        !namespaces.iter().any(|namespace| namespace.typ() == user),
         "user namespaces are not supported: use --userns host"
     );
     Ok(())
 }
 
 /// Any device, as `--privileged` has it.
-fn allows_everything(rule: &DeviceRule) -> bool {
+fn allows_everything(rule: &LinuxDeviceCgroup) -> bool {
     let any = |number: Option<i64>| number.is_none_or(|number| number < 0);
-    rule.allow && matches!(rule.kind.as_str(), "" | "a") && any(rule.major) && any(rule.minor)
+    let all_types = rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A);
+    rule.allow() && all_types && any(rule.major()) && any(rule.minor())
 }

@@ -1,11 +1,11 @@
 //! How large the VM is, and the limits of the host's control group around it.
 
 use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::{LinuxCpu, Spec};
 use serde_json::{Map, Value, json};
 
 use super::Host;
 use crate::options::Options;
-use crate::spec::{Cpu, Spec};
 
 const MIB: u64 = 1 << 20;
 /// What the monitor needs beside the guest's memory, in MiB, page tables and caches included.
@@ -46,8 +46,11 @@ impl Sizes {
     /// # Errors
     /// When the sum is more than a machine can have.
     pub(super) fn of(spec: &Spec, options: &Options, host: &Host) -> Result<Self> {
-        let resources = &spec.linux.resources;
-        let limit = resources.memory.limit.filter(|limit| *limit > 0);
+        let resources = spec.linux().as_ref();
+        let resources = resources.and_then(|linux| linux.resources().as_ref());
+        let memory = resources.and_then(|resources| *resources.memory());
+        let limit = memory.and_then(|memory| memory.limit());
+        let limit = limit.filter(|limit| *limit > 0);
         let limit = limit.map_or(0, i64::unsigned_abs);
         let memory_mib = options.memory_mib + limit.div_ceil(MIB);
         let whole = (memory_mib + BESIDE_GUEST).saturating_mul(MIB);
@@ -55,7 +58,8 @@ impl Sizes {
         let most = i64::MAX.unsigned_abs();
         let raise = raise.filter(|_| whole <= most);
         let raise = raise.with_context(|| format!("--memory {limit}: more than there can be"))?;
-        let limit = u32::try_from(cpus(&resources.cpu)).unwrap_or(u32::MAX);
+        let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+        let limit = u32::try_from(cpu.map_or(0, cpus)).unwrap_or(u32::MAX);
         let room = host.cpus.saturating_sub(options.cpus);
         Ok(Self {
             cpus: options.cpus + limit.min(room),
@@ -66,9 +70,9 @@ impl Sizes {
 }
 
 /// The processors that `--cpus` asks for: quota over period, rounded up.
-fn cpus(cpu: &Cpu) -> u64 {
-    let quota = cpu.quota.filter(|quota| *quota > 0).unwrap_or(0);
-    let period = cpu.period.filter(|period| *period > 0);
+fn cpus(cpu: &LinuxCpu) -> u64 {
+    let quota = cpu.quota().filter(|quota| *quota > 0).unwrap_or(0);
+    let period = cpu.period().filter(|period| *period > 0);
     quota
         .unsigned_abs()
         .div_ceil(period.unwrap_or(DEFAULT_PERIOD))

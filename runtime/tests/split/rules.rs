@@ -89,6 +89,19 @@ fn a_configuration_without_a_command_is_refused() {
     assert_eq!(refusal(&config), "config.json: process.args is empty");
     let config = changed(|config| config["root"] = Value::Null);
     assert_eq!(refusal(&config), "config.json: root is missing");
+    let config = changed(|config| config["linux"] = Value::Null);
+    assert_eq!(refusal(&config), "config.json: linux is missing");
+}
+
+#[test]
+fn an_unknown_capability_is_refused() {
+    let config = changed(|config| {
+        config["process"]["capabilities"]["ambient"] = json!(["CAP_FLY"]);
+    });
+    assert_eq!(
+        refusal(&config),
+        "config.json: process.capabilities: capability \"CAP_FLY\" is unknown"
+    );
 }
 
 #[test]
@@ -184,10 +197,33 @@ fn volumes_are_shared_with_fewer_rights_and_no_propagation() {
         json!({
             "destination": "/run/share/volumes/0", "type": "bind", "source": "/run/bundle/data",
             "uidMappings": [],
-            "options": ["rbind", "ro", "x-own", "rprivate", "nosuid", "nodev", "noexec"],
+            "options": [
+                "rbind", "ro", "x-own", "rprivate",
+                "nosuid", "nodev", "noexec", "rnosuid", "rnodev", "rnoexec",
+            ],
         })
     );
     assert_eq!(targets(&split), [("/data", "volumes/0")]);
+}
+
+/// runc gives a plain option to the top mount alone, and what the host has mounted below a volume
+/// kept its set-user-ID programs and devices in the monitor's mount namespace.
+#[test]
+fn what_is_mounted_below_a_volume_is_restricted_but_not_read_only_unless_that_is_asked() {
+    let restricted = ["nosuid", "nodev", "noexec", "rnosuid", "rnodev", "rnoexec"];
+    for asked in [
+        &["rbind", "rw", "rsuid", "rdev", "rexec", "rnosuid"][..],
+        &["rbind", "ro"],
+        &["rbind", "rro"],
+        &["bind", "ro"],
+    ] {
+        let volume = json!({"destination": "/v", "source": "/v", "options": asked});
+        let split = split_with(&changed(|config| config["mounts"] = json!([volume])), &[]);
+        let mounts = split.host["mounts"].as_array().unwrap();
+        let options = &mounts.last().unwrap()["options"];
+        let expected = asked[..2].iter().chain(&["rprivate"]).chain(&restricted);
+        assert_eq!(*options, json!(Vec::from_iter(expected)));
+    }
 }
 
 #[test]
@@ -206,7 +242,10 @@ fn a_read_only_root_becomes_so_in_the_guest() {
             *root.unwrap(),
             json!({
                 "destination": "/run/share/root", "type": "bind", "source": "/run/bundle/rootfs",
-                "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
+                "options": [
+                    "rbind", "rprivate",
+                    "nosuid", "nodev", "noexec", "rnosuid", "rnodev", "rnoexec",
+                ],
             })
         );
         assert_eq!(
@@ -322,6 +361,12 @@ fn devices_of_the_container_are_the_guests_and_those_of_the_monitor_the_hosts() 
         assert!(rules.contains(&rule), "{rule}");
     }
     assert_eq!(rules.len(), 1 + 9 + 2 + 1);
+    let unnamed = json!({"type": "c", "major": 1, "minor": 3});
+    let config = changed(|config| push(&mut config["linux"]["devices"], unnamed));
+    assert_eq!(
+        refusal(&config),
+        "config.json: linux.devices: /: this is no path for a device"
+    );
     let pipe = json!({"path": "/dev/p", "type": "p"});
     let config = changed(|config| push(&mut config["linux"]["devices"], pipe));
     assert_eq!(
