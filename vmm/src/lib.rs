@@ -24,4 +24,4 @@ pub mod vcpu;
 pub mod vm;
 
 pub use arch::{cpuid::CpuFeatures, layout::MIN_RAM, syscalls};
-pub use devices::virtio::fs::CAPABILITIES as SHARE_CAPABILITIES;
+pub use devices::dev::fs::CAPABILITIES as SHARE_CAPABILITIES;
