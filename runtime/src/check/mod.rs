@@ -59,6 +59,7 @@ impl Finding {
 /// Looks at all parts. `root` is where runq is installed, `runc` the runc that it would execute.
 pub fn findings(root: &Path, runc: Result<&Path>) -> Vec<Finding> {
     let mut findings = vec![
+        probes::linux(Path::new("/proc/sys/kernel/osrelease")),
         probes::kvm(),
         probes::control_groups(Path::new("/sys/fs/cgroup")),
         probes::runc(runc),

@@ -19,6 +19,22 @@ pub(super) fn kvm() -> Finding {
     }
 }
 
+/// Linux has mount_setattr(2), by which runc restricts what is mounted below a volume.
+pub(super) fn linux(release: &Path) -> Finding {
+    let release = fs::read_to_string(release).unwrap_or_default();
+    let numbers = release.split(['.', '-', '\n']);
+    let mut numbers = numbers.map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    if version >= (Some(5), Some(12)) {
+        Finding::fit("Linux", release.trim())
+    } else {
+        Finding::unfit(
+            "Linux",
+            format!("{}: install 5.12 or newer", release.trim()),
+        )
+    }
+}
+
 /// The version of control groups that is mounted: runc works with either.
 pub(super) fn control_groups(folder: &Path) -> Finding {
     let part = "control groups";
@@ -141,6 +157,21 @@ mod tests {
 
     use super::super::State;
     use super::*;
+
+    #[test]
+    fn old_kernels_will_not_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("osrelease");
+        for (release, state) in [
+            ("6.1.0-13-amd64\n", State::Fit),
+            ("5.12\n", State::Fit),
+            ("5.10.0-26-amd64\n", State::Unfit),
+            ("4.19.0\n", State::Unfit),
+        ] {
+            fs::write(&path, release).unwrap();
+            assert_eq!(linux(&path).state, state, "{release}");
+        }
+    }
 
     #[test]
     fn both_versions_of_control_groups_will_do() {
