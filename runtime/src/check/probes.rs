@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Finding;
 use crate::host;
 
-/// KVM can run our guests.
+/// Whether KVM can run our guests.
 pub(super) fn kvm() -> Finding {
     let usable = vmm::kvm::open().and_then(|_| vmm::kvm::check_runs_linux());
     match usable {
@@ -19,7 +19,7 @@ pub(super) fn kvm() -> Finding {
     }
 }
 
-/// Linux has mount_setattr(2), by which runc restricts what is mounted below a volume.
+/// Whether Linux has mount_setattr(2), with which runc restricts what is mounted below a volume.
 pub(super) fn linux(release: &Path) -> Finding {
     let release = fs::read_to_string(release).unwrap_or_default();
     let numbers = release.split(['.', '-', '\n']);
@@ -134,7 +134,7 @@ fn runq_among(runtimes: &Value) -> Option<String> {
     Some(name.clone())
 }
 
-/// The first line that a program prints, or of what it complains about.
+/// The first line that a program prints, or of its complaint.
 fn first_line(command: &mut Command) -> Result<String> {
     let name = command.get_program().display().to_string();
     let output = command
