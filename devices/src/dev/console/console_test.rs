@@ -442,7 +442,8 @@ fn memory_that_does_not_exist_breaks_the_device_only() {
 
 #[test]
 fn one_turn_is_bounded() {
-    // A chain of nearly 4 GiB, all in the same memory, to a file that takes everything.
+    // A chain of nearly 4 GiB, all in the same memory, to a file that takes everything, in a queue
+    // that is long enough for it.
     let file = File::options().write(true).open("/dev/null").unwrap();
     let output = Some(Output::new(file).unwrap());
     let streams = Streams {
@@ -451,6 +452,8 @@ fn one_turn_is_bounded() {
     };
     let mut guest = Guest::new(Streams::default(), vec![("out", streams)]);
     guest.boot();
+    guest.drivers[5] = DriverQueue::new(&guest.memory, 0x1000 + 5 * 0x40000, 1024);
+    guest.queues[5] = guest.drivers[5].device_end(true);
     let table = MEMORY as u64 / 2;
     for i in 0..1023u16 {
         let at = table + 16 * u64::from(i);

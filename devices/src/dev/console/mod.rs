@@ -20,6 +20,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use tracing::{debug, warn};
+use virtio_queue::QueueT;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::config_space::ConfigSpace;
@@ -262,11 +263,11 @@ impl Console {
         let Some(queue) = queues.get_mut(CONTROL_TRANSMIT) else {
             return Ok(());
         };
-        let memory = Arc::clone(queue.memory());
+        let (memory, queue_size) = (Arc::clone(queue.memory()), queue.ring().size());
         let mut messages = Vec::new();
         take_turn(queue, |chain| {
             let mut message = Vec::with_capacity(HEADER);
-            for slice in Buffers::readable(chain, &memory).slices(HEADER)? {
+            for slice in Buffers::readable(chain, queue_size)?.slices(&memory, HEADER)? {
                 let start = message.len();
                 message.resize(start + slice.len(), 0);
                 slice.copy_to(message.get_mut(start..).unwrap_or_default());
@@ -342,14 +343,14 @@ impl Console {
         if self.ports.iter().all(|port| port.notices.is_empty()) {
             return Ok(());
         }
-        let memory = Arc::clone(queue.memory());
+        let (memory, queue_size) = (Arc::clone(queue.memory()), queue.ring().size());
         let size = self.size.get();
         take_turn(queue, |chain| {
             let Some(message) = self.next_message(size) else {
                 return Ok(Served::Refused);
             };
             let mut rest = message.as_slice();
-            for slice in Buffers::writable(chain, &memory).slices(message.len())? {
+            for slice in Buffers::writable(chain, queue_size)?.slices(&memory, message.len())? {
                 slice.copy_from(rest);
                 rest = rest.get(slice.len()..).unwrap_or_default();
             }

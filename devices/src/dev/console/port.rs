@@ -4,10 +4,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use tracing::debug;
+use virtio_queue::QueueT;
 use vmm_sys_util::epoll::EventSet;
 
 use super::Streams;
 use super::control::{Notices, ToDriver};
+use crate::Memory;
 use crate::device::{DeviceError, Token, Watch};
 use crate::queue::VirtQueue;
 use crate::queue::buffers::{Buffers, Slice};
@@ -152,11 +154,11 @@ impl Port {
         let Some(input) = &self.source.input else {
             return Ok(());
         };
-        let memory = Arc::clone(queue.memory());
+        let (memory, size) = (Arc::clone(queue.memory()), queue.ring().size());
         let mut ended = false;
         let turn = take_turn(queue, |chain| {
-            let mut buffers = Buffers::writable(chain, &memory);
-            let slices = buffers.slices(MAX_READ)?;
+            let buffers = Buffers::writable(chain, size)?;
+            let slices = buffers.slices(&memory, MAX_READ)?;
             if slices.is_empty() {
                 // Reading nothing would look like the end.
                 return Ok(Served::Used(0));
@@ -190,12 +192,12 @@ impl Port {
         token: Token,
         watch: &mut dyn Watch,
     ) -> Result<bool, DeviceError> {
-        let memory = Arc::clone(queue.memory());
+        let (memory, size) = (Arc::clone(queue.memory()), queue.ring().size());
         let mut room = TURN_BYTES;
         let sink = &mut self.sink;
         let mut progress = Progress::Done;
         if let Some(mut held) = sink.held.take() {
-            progress = sink.write(&mut held, &mut room, watch)?;
+            progress = sink.write(&mut held, &memory, &mut room, watch)?;
             if progress == Progress::Done {
                 queue.push(held.head(), 0)?;
             } else {
@@ -205,8 +207,8 @@ impl Port {
         let mut turn = Turn::Waiting;
         if progress == Progress::Done {
             turn = take_turn(queue, |chain| {
-                let mut buffers = Buffers::readable(chain, &memory);
-                progress = sink.write(&mut buffers, &mut room, watch)?;
+                let mut buffers = Buffers::readable(chain, size)?;
+                progress = sink.write(&mut buffers, &memory, &mut room, watch)?;
                 if progress == Progress::Done {
                     return Ok(Served::Used(0));
                 }
@@ -249,13 +251,14 @@ impl Sink {
     fn write(
         &mut self,
         buffers: &mut Buffers,
+        memory: &Memory,
         room: &mut usize,
         watch: &mut dyn Watch,
     ) -> Result<Progress, DeviceError> {
         loop {
             let slices = match self.output {
                 Target::Nothing => return Ok(Progress::Done),
-                _ => buffers.slices(*room)?,
+                _ => buffers.slices(memory, *room)?,
             };
             if slices.is_empty() {
                 return Ok(if *room == 0 {
