@@ -4,8 +4,8 @@
 //! /dev/vportNpM with the name in sysfs. A port's two directions are two virtqueues; a pair of
 //! queues for all of them carries control messages.
 //!
-//! Data is never buffered here, but for the console's output (see [`crate::stream::Spool`]): input is read when
-//! the guest has room for it, output that its reader does not take stays in the guest.
+//! Data is never buffered here, but for the console's output (see [`crate::stream::Spool`]): input
+//! is read when the guest has room for it, output that its reader does not take stays in the guest.
 
 #[cfg(test)]
 mod console_test;
@@ -13,7 +13,11 @@ mod control;
 #[cfg(test)]
 mod flow_test;
 mod port;
+mod queues;
+mod readiness;
+mod sink;
 mod size;
+mod source;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -31,7 +35,7 @@ use crate::queue::turn::{Served, take_turn};
 use crate::stream::{Input, Output};
 use control::{FromDriver, HEADER};
 use port::{Kind, Port};
-
+use queues::{CONTROL_RECEIVE, CONTROL_TRANSMIT, Direction, port_queue, queue_port};
 use size::{config_bytes, size_bytes};
 
 pub use size::ConsoleHandle;
@@ -40,16 +44,6 @@ pub use size::ConsoleHandle;
 const VIRTIO_CONSOLE_F_SIZE: u64 = 0;
 /// There are ports, and the control queues.
 const VIRTIO_CONSOLE_F_MULTIPORT: u64 = 1;
-
-/// Linux fills a receive queue with pages, for each port: 16 are 64 KiB, a pipe's worth.
-const RECEIVE_SIZE: u16 = 16;
-/// A transmit queue costs the guest little until it is used; Linux puts up to 32 KiB in one buffer.
-const TRANSMIT_SIZE: u16 = 64;
-/// Linux fills the control queue with pages too, and sends one message at a time.
-const CONTROL_SIZE: u16 = 16;
-/// Section 5.3.2: the control queues follow those of port 0.
-const CONTROL_RECEIVE: usize = 2;
-const CONTROL_TRANSMIT: usize = 3;
 
 /// More than anybody needs; each port costs the guest two queues.
 const MAX_PORTS: u32 = 64;
@@ -94,7 +88,7 @@ pub struct Console {
     config: Arc<ConfigSpace>,
     size: ConsoleHandle,
     ports: Vec<Port>,
-    multiport: bool,
+    /// The driver knows of the ports.
     announced: bool,
 }
 
@@ -127,7 +121,6 @@ impl Console {
             config: Arc::new(ConfigSpace::new(config_bytes(config.size.get(), count))?),
             size: config.size,
             ports,
-            multiport: false,
             announced: false,
         })
     }
@@ -143,11 +136,7 @@ impl VirtioDevice for Console {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        let mut sizes = vec![RECEIVE_SIZE, TRANSMIT_SIZE, CONTROL_SIZE, CONTROL_SIZE];
-        for _ in self.ports.iter().skip(1) {
-            sizes.extend([RECEIVE_SIZE, TRANSMIT_SIZE]);
-        }
-        sizes
+        queues::queue_sizes(self.ports.len())
     }
 
     fn config(&self) -> Arc<ConfigSpace> {
@@ -159,10 +148,8 @@ impl VirtioDevice for Console {
         activation: &mut Activation,
         watch: &mut dyn Watch,
     ) -> Result<(), DeviceError> {
-        self.multiport = activation.features & 1 << VIRTIO_CONSOLE_F_MULTIPORT != 0;
-        if !self.multiport
-            && let Some(console) = self.ports.first_mut()
-        {
+        let multiport = activation.features & 1 << VIRTIO_CONSOLE_F_MULTIPORT != 0;
+        if !multiport && let Some(console) = self.ports.first_mut() {
             // There is no message that would say it.
             console.open();
         }
@@ -180,13 +167,10 @@ impl VirtioDevice for Console {
     ) -> Result<(), DeviceError> {
         match index {
             CONTROL_RECEIVE => {}
-            CONTROL_TRANSMIT => self.listen(queues, watch)?,
-            _ => match queue_port(index) {
-                (port, Direction::Receive) => self.receive(port, queues, watch)?,
-                (port, Direction::Transmit) => drop(self.transmit(port, queues, watch)?),
-            },
+            CONTROL_TRANSMIT => self.take_messages(queues, watch)?,
+            _ => self.serve(index, queues, watch)?,
         }
-        self.tell(queues)
+        self.send_notices(queues)
     }
 
     fn ready(
@@ -200,12 +184,9 @@ impl VirtioDevice for Console {
             self.resize()?;
         } else {
             // The tokens of streams are the indices of their queues.
-            match queue_port(usize::from(token.0)) {
-                (port, Direction::Receive) => self.receive(port, queues, watch)?,
-                (port, Direction::Transmit) => drop(self.transmit(port, queues, watch)?),
-            }
+            self.serve(usize::from(token.0), queues, watch)?;
         }
-        self.tell(queues)
+        self.send_notices(queues)
     }
 
     fn drained(&mut self, queues: &mut [VirtQueue], watch: &mut dyn Watch) -> bool {
@@ -228,6 +209,19 @@ impl VirtioDevice for Console {
 }
 
 impl Console {
+    /// Moves what there is between a queue and the stream of its port.
+    fn serve(
+        &mut self,
+        index: usize,
+        queues: &mut [VirtQueue],
+        watch: &mut dyn Watch,
+    ) -> Result<(), DeviceError> {
+        match queue_port(index) {
+            (port, Direction::Receive) => self.receive(port, queues, watch),
+            (port, Direction::Transmit) => self.transmit(port, queues, watch).map(drop),
+        }
+    }
+
     fn receive(
         &mut self,
         port: usize,
@@ -255,7 +249,7 @@ impl Console {
     }
 
     /// Takes the driver's control messages.
-    fn listen(
+    fn take_messages(
         &mut self,
         queues: &mut [VirtQueue],
         watch: &mut dyn Watch,
@@ -277,12 +271,12 @@ impl Console {
             Ok(Served::Used(0))
         })?;
         for message in messages {
-            self.hear(message, queues, watch)?;
+            self.follow(message, queues, watch)?;
         }
         Ok(())
     }
 
-    fn hear(
+    fn follow(
         &mut self,
         message: FromDriver,
         queues: &mut [VirtQueue],
@@ -312,7 +306,7 @@ impl Console {
                     port.open();
                     self.receive(index, queues, watch)?;
                 } else {
-                    port.close();
+                    port.close(watch);
                     self.transmit(index, queues, watch)?;
                 }
             }
@@ -336,7 +330,7 @@ impl Console {
     }
 
     /// Sends the driver what it does not know yet, as far as it has room for it.
-    fn tell(&mut self, queues: &mut [VirtQueue]) -> Result<(), DeviceError> {
+    fn send_notices(&mut self, queues: &mut [VirtQueue]) -> Result<(), DeviceError> {
         let Some(queue) = queues.get_mut(CONTROL_RECEIVE) else {
             return Ok(());
         };
@@ -372,29 +366,6 @@ impl Console {
             Some(message)
         })
     }
-}
-
-/// Which of a port's two queues (named as the driver sees them, section 5.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Receive,
-    Transmit,
-}
-
-/// Port 0 has queues 0 and 1, port 1 has 4 and 5, and so on.
-fn port_queue(port: usize, direction: Direction) -> usize {
-    let first = if port == 0 { 0 } else { 2 * port + 2 };
-    first + usize::from(direction == Direction::Transmit)
-}
-
-/// The inverse, for other queues than those for control messages.
-fn queue_port(index: usize) -> (usize, Direction) {
-    let direction = if index.is_multiple_of(2) {
-        Direction::Receive
-    } else {
-        Direction::Transmit
-    };
-    ((index / 2).saturating_sub(1), direction)
 }
 
 fn host(what: &str, source: io::Error) -> DeviceError {
