@@ -168,7 +168,7 @@ impl VirtioDevice for Console {
         match index {
             CONTROL_RECEIVE => {}
             CONTROL_TRANSMIT => self.take_messages(queues, watch)?,
-            _ => self.serve(index, queues, watch)?,
+            _ => _ = self.serve(index, queues, watch)?,
         }
         self.send_notices(queues)
     }
@@ -183,7 +183,6 @@ impl VirtioDevice for Console {
         if token == SIZE_TOKEN {
             self.resize()?;
         } else {
-            // The tokens of streams are the indices of their queues.
             self.serve(usize::from(token.0), queues, watch)?;
         }
         self.send_notices(queues)
@@ -192,7 +191,8 @@ impl VirtioDevice for Console {
     fn drained(&mut self, queues: &mut [VirtQueue], watch: &mut dyn Watch) -> bool {
         let mut drained = true;
         for port in 0..self.ports.len() {
-            drained &= self.transmit(port, queues, watch).unwrap_or_else(|error| {
+            let index = port_queue(port, Direction::Transmit);
+            drained &= self.serve(index, queues, watch).unwrap_or_else(|error| {
                 warn!("the end of a console port's output is lost: {error}");
                 true
             });
@@ -209,42 +209,22 @@ impl VirtioDevice for Console {
 }
 
 impl Console {
-    /// Moves what there is between a queue and the stream of its port.
+    /// Moves what there is between queue `index` and the stream of its port, whose token is that
+    /// index. Returns whether all that the guest wrote is out.
     fn serve(
         &mut self,
         index: usize,
         queues: &mut [VirtQueue],
         watch: &mut dyn Watch,
-    ) -> Result<(), DeviceError> {
-        match queue_port(index) {
-            (port, Direction::Receive) => self.receive(port, queues, watch),
-            (port, Direction::Transmit) => self.transmit(port, queues, watch).map(drop),
-        }
-    }
-
-    fn receive(
-        &mut self,
-        port: usize,
-        queues: &mut [VirtQueue],
-        watch: &mut dyn Watch,
-    ) -> Result<(), DeviceError> {
-        let index = port_queue(port, Direction::Receive);
-        match (self.ports.get_mut(port), queues.get_mut(index)) {
-            (Some(port), Some(queue)) => port.receive(queue, Token(index as u16), watch),
-            _ => Ok(()),
-        }
-    }
-
-    fn transmit(
-        &mut self,
-        port: usize,
-        queues: &mut [VirtQueue],
-        watch: &mut dyn Watch,
     ) -> Result<bool, DeviceError> {
-        let index = port_queue(port, Direction::Transmit);
-        match (self.ports.get_mut(port), queues.get_mut(index)) {
-            (Some(port), Some(queue)) => port.transmit(queue, Token(index as u16), watch),
-            _ => Ok(true),
+        let (port, direction) = queue_port(index);
+        let (Some(port), Some(queue)) = (self.ports.get_mut(port), queues.get_mut(index)) else {
+            return Ok(true);
+        };
+        let token = Token(index as u16);
+        match direction {
+            Direction::Receive => port.receive(queue, token, watch).map(|()| true),
+            Direction::Transmit => port.transmit(queue, token, watch),
         }
     }
 
@@ -276,6 +256,7 @@ impl Console {
         Ok(())
     }
 
+    /// Does what a control message asks for.
     fn follow(
         &mut self,
         message: FromDriver,
@@ -302,13 +283,14 @@ impl Console {
                 let Some(port) = self.ports.get_mut(index) else {
                     return Ok(());
                 };
-                if open {
+                let direction = if open {
                     port.open();
-                    self.receive(index, queues, watch)?;
+                    Direction::Receive
                 } else {
                     port.close(watch);
-                    self.transmit(index, queues, watch)?;
-                }
+                    Direction::Transmit
+                };
+                self.serve(port_queue(index, direction), queues, watch)?;
             }
         }
         Ok(())
