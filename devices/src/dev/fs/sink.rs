@@ -1,7 +1,7 @@
 //! Where the library writes an answer that the driver left no room for.
 //!
 //! The library takes for granted that a READ has room for the answer's header, and panics otherwise.
-//! To look at the opcode before would not do: the guest can change it until the library reads it.
+//! Looking at the opcode first would not do: the guest may change it before the library reads it.
 
 use std::io;
 use std::sync::Arc;
