@@ -52,27 +52,32 @@ impl Buffers {
 
     fn new(chain: Chain, queue_size: u16, writable: bool) -> Result<Self, DeviceError> {
         let head = chain.head_index();
+        let (mut first, mut others) = (Buffer::default(), Vec::new());
         let mut has_next = false;
-        let mut buffers = chain
-            // Section 2.7.5.3.1: no chain is longer than the queue, those in indirect tables too.
-            .take(queue_size.into())
-            .inspect(|descriptor| has_next = descriptor.has_next())
-            .filter(|descriptor| descriptor.is_write_only() == writable && descriptor.len() > 0)
-            .map(|descriptor| Buffer {
-                address: descriptor.addr(),
-                length: descriptor.len() as usize,
-            });
-        let first = buffers.next().unwrap_or_default();
-        let others = buffers.collect::<Vec<_>>().into_iter();
+        // Section 2.7.5.3.1: no chain is longer than the queue, those in indirect tables too.
+        for descriptor in chain.take(queue_size.into()) {
+            has_next = descriptor.has_next();
+            if descriptor.is_write_only() == writable && descriptor.len() > 0 {
+                let buffer = Buffer {
+                    address: descriptor.addr(),
+                    length: descriptor.len() as usize,
+                };
+                if first.length == 0 {
+                    first = buffer;
+                } else {
+                    others.push(buffer);
+                }
+            }
+        }
         if has_next {
             return Err(DeviceError::Driver(format!(
-                "descriptor chain {head} has no end within the {queue_size} of its queue"
+                "descriptor chain {head} does not end within {queue_size} descriptors, its queue's size"
             )));
         }
         Ok(Self {
             head,
             first,
-            others,
+            others: others.into_iter(),
         })
     }
 
@@ -91,7 +96,8 @@ impl Buffers {
         memory: &'a Memory,
         limit: usize,
     ) -> Result<Vec<Slice<'a>>, DeviceError> {
-        let mut slices = Vec::new();
+        let count = usize::from(self.first.length > 0) + self.others.len();
+        let mut slices = Vec::with_capacity(count.min(MAX_SLICES));
         let mut room = limit;
         for &Buffer { address, length } in [&self.first].into_iter().chain(self.others.as_slice()) {
             let length = length.min(room);

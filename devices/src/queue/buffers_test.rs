@@ -102,7 +102,7 @@ fn a_chain_is_at_most_as_long_as_its_queue() {
     for length in [17, 1000, u16::MAX - 0x2000] {
         let error = indirect(length, 16).unwrap_err();
         assert!(matches!(error, DeviceError::Driver(_)), "{error}");
-        assert!(error.to_string().contains("within the 16"), "{error}");
+        assert!(error.to_string().contains("within 16"), "{error}");
     }
 }
 
