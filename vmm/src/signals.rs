@@ -33,8 +33,8 @@ const HARMLESS: [i32; 7] = [
 pub enum Forwarded {
     /// Those that a user's program commonly takes. The others act on this process as ever.
     Usual,
-    /// Every one that can be caught. A fault of this process itself still ends it: the kernel does
-    /// not hold back its signal.
+    /// Every one that can be caught, but SIGPIPE: that is about what this process writes. A fault of
+    /// this process itself still ends it: the kernel does not hold back its signal.
     All,
 }
 
@@ -73,6 +73,8 @@ impl Signals {
             Forwarded::All => SigSet::all(),
         };
         set.add(Signal::SIGWINCH);
+        // Rust programs ignore it, but while it is blocked the kernel would keep it for the signalfd.
+        set.remove(Signal::SIGPIPE);
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
@@ -108,5 +110,35 @@ impl Signals {
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> RawFd {
         self.descriptor.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::thread;
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// On a thread of its own, whose signals are blocked from then on.
+    #[test]
+    fn a_write_to_a_closed_pipe_is_no_signal_for_the_guest() {
+        let test = thread::spawn(|| {
+            let signals = Signals::take(Forwarded::All).unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            drop(reader);
+            let error = writer.write(b"x").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(signals.next(), None);
+            raise(Signal::SIGTERM).unwrap();
+            let ended = Received::ForGuest {
+                number: libc::SIGTERM,
+                ends: true,
+            };
+            assert_eq!(signals.next(), Some(ended));
+        });
+        test.join().unwrap();
     }
 }
