@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use arch::cpuid::CpuFeatures;
+use vmm::CpuFeatures;
 
 /// Whether an option is followed by a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

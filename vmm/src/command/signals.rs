@@ -39,7 +39,7 @@ pub enum Forwarded {
 }
 
 /// The signals as a file descriptor, for the event loop.
-pub struct Signals {
+pub(crate) struct Signals {
     descriptor: SignalFd,
     /// Whether a changed window is our terminal's, not a signal like others.
     terminal: bool,
@@ -49,7 +49,7 @@ pub struct Signals {
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
+pub(crate) enum Received {
     /// The terminal's window has another size.
     WindowChanged,
     /// Meant for the guest's command.
@@ -67,7 +67,7 @@ impl Signals {
     ///
     /// # Errors
     /// As signalfd(2).
-    pub fn take(forwarded: Forwarded) -> io::Result<Self> {
+    pub(crate) fn take(forwarded: Forwarded) -> io::Result<Self> {
         let mut set = match forwarded {
             Forwarded::Usual => USUAL.into_iter().collect(),
             Forwarded::All => SigSet::all(),
@@ -86,13 +86,13 @@ impl Signals {
 
     /// Lets the guest's command get the signal `to` whenever `from` comes.
     #[must_use]
-    pub fn replace(mut self, from: i32, to: i32) -> Self {
+    pub(crate) fn replace(mut self, from: i32, to: i32) -> Self {
         self.replaced = Some((from, to));
         self
     }
 
     /// The next signal that came, if any.
-    pub fn next(&self) -> Option<Received> {
+    pub(crate) fn next(&self) -> Option<Received> {
         let number = self.descriptor.read_signal().ok()??.ssi_signo as i32;
         Some(match number {
             libc::SIGWINCH if self.terminal => Received::WindowChanged,
@@ -138,6 +138,21 @@ mod tests {
                 ends: true,
             };
             assert_eq!(signals.next(), Some(ended));
+        });
+        test.join().unwrap();
+    }
+
+    #[test]
+    fn a_signal_can_come_as_another() {
+        let test = thread::spawn(|| {
+            let signals = Signals::take(Forwarded::All).unwrap();
+            let signals = signals.replace(libc::SIGTERM, libc::SIGRTMIN() + 4);
+            raise(Signal::SIGTERM).unwrap();
+            let powers_off = Received::ForGuest {
+                number: libc::SIGRTMIN() + 4,
+                ends: true,
+            };
+            assert_eq!(signals.next(), Some(powers_off));
         });
         test.join().unwrap();
     }
