@@ -35,7 +35,7 @@ pub struct VmSpec {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
-    /// Switches for CPU features, as `vmm::CpuFeatures` reads them.
+    /// Switches for CPU features, as `arch::cpuid::CpuFeatures` reads them.
     pub cpu_features: String,
     /// Whether the command is systemd, which wants other signals and has other exit codes.
     pub systemd: bool,

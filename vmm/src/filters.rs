@@ -57,7 +57,7 @@ pub(crate) fn of_device(device: &DeviceSpec) -> &'static [c_long] {
 /// For a thread that runs a vCPU.
 pub(crate) fn restrict_vcpu_thread() -> Result<()> {
     Allowed::calls(ANY_THREAD.into_iter().chain(VCPU))
-        .with_kvm(&terminal::RESTORE)
+        .with_kvm(&[terminal::RESTORE])
         .and_then(Allowed::restrict_thread)
         .context("system call filter of a vCPU thread")
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::command::terminal;
 use crate::log;
-use crate::stats;
+use crate::stats::since_start;
 use crate::verdict::Verdict;
 
 /// A program that runs a guest.
@@ -71,7 +71,7 @@ impl Program {
     /// Does what `run` does, and tells what came of it: on at most one line on standard error, and
     /// as an exit code. To be called first of all in `main`.
     pub fn main(&'static self, run: impl FnOnce() -> Result<Verdict>) -> ExitCode {
-        stats::start_clock();
+        since_start();
         log::exit_on_panic(self);
         let verdict =
             run().unwrap_or_else(|error| Verdict::new(self.codes.failure, format!("{error:#}")));

@@ -101,15 +101,9 @@ impl fmt::Display for Stats {
     }
 }
 
-static START: OnceLock<Instant> = OnceLock::new();
-
-/// Starts the clock of [`since_start`]. First of all in `main`.
-pub fn start_clock() {
-    START.get_or_init(Instant::now);
-}
-
-/// Time since [`start_clock`].
+/// Time since this was called first, which is first of all in `main`.
 pub fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }
 

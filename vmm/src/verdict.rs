@@ -33,47 +33,33 @@ impl Verdict {
     /// What the end of the VM means: that of the command, whatever became of the machine; else that
     /// of the machine.
     pub fn of(ended: &Ended) -> Self {
-        let codes = &ended.program.codes;
-        match (&ended.progress.outcome, ended.progress.ended_by) {
-            (Some(Outcome::Exited(code)), _) => Self::silent(*code),
-            (Some(Outcome::Failed { code, message }), _) => Self::new(*code, message),
-            (Some(Outcome::Broken(message)), _) if !broke_down(ended.exit) => {
-                Self::new(codes.failure, message)
-            }
-            // 128 + N stands for signal N.
-            (None, Some(signal)) => {
-                Self::silent(u8::try_from(128 + signal).unwrap_or(codes.failure))
-            }
-            _ => Self::of_machine(ended),
-        }
-    }
-
-    /// The end of a machine whose command, if it had any, came to none.
-    fn of_machine(ended: &Ended) -> Self {
         let Program {
             codes,
             command,
             hint,
             ..
         } = ended.program;
-        let code = match ended.exit {
-            Exit::Reset => codes.reset,
-            Exit::TripleFault => codes.triple_fault,
-            Exit::Panic => codes.panic,
-            Exit::PowerOff | Exit::Stopped if ended.has_command => codes.failure,
-            Exit::PowerOff | Exit::Stopped => return Self::silent(0),
-        };
         let when = match ended.has_command {
             true => format!(" before the {command} ended"),
             false => String::new(),
         };
-        Self::new(code, format!("{}{when}: {hint}", ended.exit))
+        let machine = |code| Self::new(code, format!("{}{when}: {hint}", ended.exit));
+        let progress = &ended.progress;
+        match (&progress.outcome, progress.ended_by, ended.exit) {
+            (Some(Outcome::Exited(code)), ..) => Self::silent(*code),
+            (Some(Outcome::Failed { code, message }), ..) => Self::new(*code, message),
+            // 128 + N stands for signal N.
+            (None, Some(signal), _) => {
+                Self::silent(u8::try_from(128 + signal).unwrap_or(codes.failure))
+            }
+            (.., Exit::Reset) => machine(codes.reset),
+            (.., Exit::TripleFault) => machine(codes.triple_fault),
+            (.., Exit::Panic) => machine(codes.panic),
+            (Some(Outcome::Broken(message)), ..) => Self::new(codes.failure, message),
+            _ if ended.has_command => machine(codes.failure),
+            _ => Self::silent(0),
+        }
     }
-}
-
-/// Whether the machine ended in a way that tells more than that its init is silent since.
-fn broke_down(exit: Exit) -> bool {
-    matches!(exit, Exit::Reset | Exit::TripleFault | Exit::Panic)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -18,7 +18,7 @@ use vm_memory::{GuestMemory, GuestMemoryRegion};
 
 use crate::board::{Board, HostBoard};
 use crate::command::terminal::{self, Raw};
-use crate::command::{self, Connection, Progress};
+use crate::command::{self, Progress};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::filters;
@@ -36,10 +36,7 @@ pub struct Vm<B = HostBoard> {
     vcpus: Vec<VcpuFd>,
     system_calls: Vec<c_long>,
     progress: Arc<Mutex<Progress>>,
-    program: &'static Program,
-    has_command: bool,
-    has_stdin: bool,
-    trace: bool,
+    config: Config,
 }
 
 /// How a virtual machine ended, and what it cost.
@@ -83,13 +80,13 @@ impl<B: Board> Vm<B> {
     /// # Errors
     /// One chain of causes that names the object and what was attempted.
     pub fn on(kvm: &Kvm, mut config: Config) -> Result<Self> {
-        let has_stdin = config.has_stdin();
         let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
-        let connection = Connection::new(&config, event_loop.stopper())?;
-        event_loop.add_subscriber(Box::new(connection.control));
+        let (control, console) = command::connect(&config, event_loop.stopper())?;
+        let progress = control.progress();
+        event_loop.add_subscriber(Box::new(control));
         fs::raise_open_files_limit().context("limit of open files")?;
         check_size(kvm, &config)?;
-        config.devices.extend(connection.console);
+        config.devices.extend(console);
         if config.has_bus() {
             // With others only: for this one alone the guest would search a bus, 400 exits.
             config.devices.push(DeviceSpec::Rng(rng::Config::default()));
@@ -108,11 +105,8 @@ impl<B: Board> Vm<B> {
             event_loop,
             vcpus,
             system_calls,
-            progress: connection.progress,
-            program: config.program,
-            has_command: config.command.is_some(),
-            has_stdin,
-            trace: config.trace,
+            progress,
+            config,
         })
     }
 
@@ -136,7 +130,7 @@ impl<B: Board> Vm<B> {
     /// # Errors
     /// When the host fails the guest.
     pub fn run(mut self) -> Result<Ended> {
-        let _raw = match self.has_stdin {
+        let _raw = match self.config.has_stdin() {
             true => Raw::enter().context("terminal")?,
             false => None,
         };
@@ -158,11 +152,12 @@ impl<B: Board> Vm<B> {
         for counter in counters {
             counter.add_to(&mut kvm).context("KVM's statistics")?;
         }
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Ended {
-            program: self.program,
+            program: self.config.program,
             exit,
-            has_command: self.has_command,
-            progress: command::progress(&self.progress),
+            has_command: self.config.command.is_some(),
+            progress: progress.clone(),
             exits,
             kvm,
             guest_memory: host_ranges(&*self.board),
@@ -179,7 +174,7 @@ impl<B: Board> Vm<B> {
                 fd,
                 board: Arc::clone(&self.board),
                 stop: Arc::clone(&stop),
-                trace: self.trace,
+                trace: self.config.trace,
             };
             threads.push(spawn(vcpu, self.event_loop.stopper()).context("vCPU thread")?);
         }

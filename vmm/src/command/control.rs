@@ -7,8 +7,8 @@ use std::time::Duration;
 use devices::dev::console::ConsoleHandle;
 use devices::event_loop::{EventOps, EventSet, Events, MutEventSubscriber, Stopper};
 use tracing::{debug, error};
+use vmm_sys_util::timerfd::TimerFd;
 
-use super::hello::HelloTimer;
 use super::session::{Outcome, Session};
 use super::signals::{Received, Signals};
 use super::terminal;
@@ -22,6 +22,12 @@ pub struct Progress {
     pub init_ready: Option<Duration>,
     /// The signal that ended us while there was no command to take it.
     pub ended_by: Option<i32>,
+}
+
+/// Readable when init's Hello is overdue, with what is done then; closed when it has come.
+pub(super) struct HelloTimer {
+    pub(super) timer: TimerFd,
+    pub(super) expire: Box<dyn FnOnce() + Send>,
 }
 
 /// The event loop's subscriber for signals and, if there is one, the session.
@@ -44,18 +50,21 @@ impl Control {
         signals: Signals,
         console: Option<ConsoleHandle>,
         stopper: Stopper,
-    ) -> (Self, Arc<Mutex<Progress>>) {
-        let progress = Arc::default();
-        let control = Self {
+    ) -> Self {
+        Self {
             session,
             hello,
             signals,
             console,
             stopper,
-            progress: Arc::clone(&progress),
+            progress: Arc::default(),
             writable_wanted: false,
-        };
-        (control, progress)
+        }
+    }
+
+    /// How the command is doing, from now on.
+    pub(crate) fn progress(&self) -> Arc<Mutex<Progress>> {
+        Arc::clone(&self.progress)
     }
 
     fn take_signals(&mut self) {
@@ -117,12 +126,15 @@ impl Control {
             progress.outcome = outcome;
         });
         if ended || init_ready.is_some() {
-            self.stop_timer(ops);
+            self.close_timer(ops);
         }
-        if ended {
-            self.end_session(ops);
-        } else {
-            self.watch_session(ops);
+        match &self.session {
+            Some(session) if ended => {
+                let _ = ops.remove(Events::empty(session));
+                self.session = None;
+                self.stopper.stop();
+            }
+            _ => self.watch_session(ops),
         }
     }
 
@@ -141,18 +153,10 @@ impl Control {
         }
     }
 
-    fn end_session(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(session) = self.session.take() {
-            let _ = ops.remove(Events::empty(&session));
-        }
-        self.stopper.stop();
-    }
-
-    /// From then on it wakes nobody.
-    fn stop_timer(&mut self, ops: &mut EventOps<'_>) -> Option<HelloTimer> {
-        let timer = self.hello.take()?;
+    fn close_timer(&mut self, ops: &mut EventOps<'_>) -> Option<Box<dyn FnOnce() + Send>> {
+        let HelloTimer { timer, expire } = self.hello.take()?;
         let _ = ops.remove(Events::empty(&timer));
-        Some(timer)
+        Some(expire)
     }
 
     fn publish(&self, change: impl FnOnce(&mut Progress)) {
@@ -162,12 +166,12 @@ impl Control {
 
 impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        let timer = self.hello.as_ref().map(AsRawFd::as_raw_fd);
+        let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
         if events.fd() == self.signals.as_raw_fd() {
             self.take_signals();
         } else if Some(events.fd()) == timer {
-            if let Some(timer) = self.stop_timer(ops) {
-                timer.expire();
+            if let Some(expire) = self.close_timer(ops) {
+                expire();
             }
         } else {
             self.converse(events.event_set());
@@ -177,9 +181,9 @@ impl MutEventSubscriber for Control {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let session = self.session.as_ref().map(AsRawFd::as_raw_fd);
-        let hello = self.hello.as_ref().map(AsRawFd::as_raw_fd);
+        let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
         let signals = Some(self.signals.as_raw_fd());
-        for fd in [session, hello, signals].into_iter().flatten() {
+        for fd in [session, timer, signals].into_iter().flatten() {
             if let Err(e) = ops.add(Events::new_raw(fd, EventSet::IN)) {
                 error!("event loop: {e:?}");
                 self.stopper.stop();

@@ -22,10 +22,14 @@ fn run(
     let monitor = thread::spawn(move || {
         let mut event_loop = EventLoop::new().unwrap();
         let (session, port) = Session::new(Start::default(), false).unwrap();
-        let hello = HelloTimer::start(patience, tell).unwrap();
+        let mut timer = TimerFd::new().unwrap();
+        timer.reset(patience, None).unwrap();
+        let expire = Box::new(tell);
+        let hello = HelloTimer { timer, expire };
         let signals = Signals::take(Forwarded::Usual).unwrap();
         let stopper = event_loop.stopper();
-        let (control, progress) = Control::new(Some(session), Some(hello), signals, None, stopper);
+        let control = Control::new(Some(session), Some(hello), signals, None, stopper);
+        let progress = control.progress();
         event_loop.add_subscriber(Box::new(control));
         guest(port);
         event_loop.run().unwrap();

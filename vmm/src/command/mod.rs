@@ -6,24 +6,23 @@
 //! ```
 
 mod control;
-mod hello;
 mod ports;
 mod session;
 mod signals;
 mod systemd;
 pub mod terminal;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use devices::dev::DeviceSpec;
 use devices::event_loop::Stopper;
 use proto::Start;
+use vmm_sys_util::timerfd::TimerFd;
 
-use control::Control;
 pub use control::Progress;
-use hello::HelloTimer;
+use control::{Control, HelloTimer};
 pub(crate) use ports::kernel_console;
 pub use session::Outcome;
 pub(crate) use session::SYSTEM_CALLS;
@@ -68,68 +67,40 @@ impl Command {
             false => signals,
         })
     }
-}
 
-/// The connection of a guest and its command, if it has one, to this process.
-pub(crate) struct Connection {
-    /// For the event loop.
-    pub(crate) control: Control,
-    /// How the command is doing.
-    pub(crate) progress: Arc<Mutex<Progress>>,
-    /// The console device, if it has any use.
-    pub(crate) console: Option<DeviceSpec>,
-}
-
-impl Connection {
-    /// Takes the signals, which has to be done before any thread is started, and makes the ends of
-    /// all streams. `stopper` ends the VM.
-    ///
-    /// # Errors
-    /// Names the stream that does not work.
-    pub(crate) fn new(config: &Config, stopper: Stopper) -> Result<Self> {
-        let (signals, session, ports) = match &config.command {
-            None => {
-                let signals = Signals::take(Forwarded::Usual).context("signals")?;
-                (signals, None, Vec::new())
-            }
-            Some(command) => {
-                let start = command.start.clone();
-                let terminal = start.process.terminal.is_some();
-                let (session, port) =
-                    Session::new(start, command.systemd).context("control port")?;
-                let ports = ports::command_ports(port, terminal)?;
-                (command.signals()?, Some(session), ports)
-            }
-        };
-        let (console, size) = ports::console(config, ports)?.unzip();
-        let hello = match &config.command {
-            Some(command) => Some(hello_timer(command, config.program)?),
-            None => None,
-        };
-        let (control, progress) = Control::new(session, hello, signals, size, stopper);
-        Ok(Self {
-            control,
-            progress,
-            console,
-        })
+    fn hello_timer(&self, program: &'static Program) -> io::Result<HelloTimer> {
+        let mut timer = TimerFd::new()?;
+        timer.reset(self.patience, None)?;
+        let seconds = self.patience.as_secs();
+        let expire = Box::new(move || {
+            let hint = program.hint;
+            program.tell(format_args!(
+                "the guest's init has not answered for {seconds} s: {hint}"
+            ));
+        });
+        Ok(HelloTimer { timer, expire })
     }
 }
 
-fn hello_timer(command: &Command, program: &'static Program) -> Result<HelloTimer> {
-    let seconds = command.patience.as_secs();
-    let tell = move || {
-        let hint = program.hint;
-        program.tell(format_args!(
-            "the guest's init has not answered for {seconds} s: {hint}"
-        ));
+/// Connects a guest and its command, if it has one, to this process: takes the signals, which has to
+/// be done before any thread is started, and makes the ends of all streams. The control is for the
+/// event loop, and ends the VM by `stopper`; the device is the console, if it has any use.
+///
+/// # Errors
+/// Names what does not work.
+pub(crate) fn connect(config: &Config, stopper: Stopper) -> Result<(Control, Option<DeviceSpec>)> {
+    let Some(command) = &config.command else {
+        let signals = Signals::take(Forwarded::Usual).context("signals")?;
+        let (device, size) = ports::console(config, Vec::new())?.unzip();
+        return Ok((Control::new(None, None, signals, size, stopper), device));
     };
-    HelloTimer::start(command.patience, tell).context("timer")
-}
-
-/// What is shared, whoever panicked while holding it.
-pub(crate) fn progress(shared: &Mutex<Progress>) -> Progress {
-    shared
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
+    let signals = command.signals()?;
+    let terminal = command.start.process.terminal.is_some();
+    let (session, port) =
+        Session::new(command.start.clone(), command.systemd).context("control port")?;
+    let ports = ports::command_ports(port, terminal)?;
+    let (device, size) = ports::console(config, ports)?.unzip();
+    let timer = command.hello_timer(config.program).context("timer")?;
+    let control = Control::new(Some(session), Some(timer), signals, size, stopper);
+    Ok((control, device))
 }

@@ -1,21 +1,19 @@
 //! The user's terminal: its size, raw mode, and its state put back whatever happens.
-#![allow(unsafe_code)] // one ioctl without a safe wrapper in nix
 
 use std::cell::Cell;
-use std::io::{self, IsTerminal};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::sys::termios::{self, SetArg, Termios};
 use proto::WindowSize;
+use rustix::termios::{self, OptionalActions, Termios};
 
 /// What a thread that uses the terminal asks of ioctl(2).
-pub(crate) const REQUESTS: [u64; 3] = [libc::TIOCGWINSZ, libc::TCGETS, libc::TCSETS];
-/// What a thread that may have to restore it asks: tcsetattr(3) looks at the mode, too.
-pub(crate) const RESTORE: [u64; 2] = [libc::TCGETS, libc::TCSETS];
+pub(crate) const REQUESTS: [u64; 3] = [libc::TIOCGWINSZ, libc::TCGETS2, RESTORE];
+/// What a thread asks that may have to restore it.
+pub(crate) const RESTORE: u64 = libc::TCSETS2;
 
 /// The mode from before, while the terminal is in raw mode. A process has one standard input.
-static BEFORE: Mutex<Option<libc::termios>> = Mutex::new(None);
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 thread_local! {
     static MAY_RESTORE: Cell<bool> = const { Cell::new(false) };
@@ -32,14 +30,14 @@ impl Raw {
     /// As tcsetattr(3).
     pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
-        if !stdin.is_terminal() {
+        if !termios::isatty(&stdin) {
             return Ok(None);
         }
-        let mut raw = termios::tcgetattr(&stdin)?;
-        *before() = Some(raw.clone().into());
+        let mut mode = termios::tcgetattr(&stdin)?;
+        *before() = Some(mode.clone());
         let guard = Self(());
-        termios::cfmakeraw(&mut raw);
-        termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
+        mode.make_raw();
+        termios::tcsetattr(&stdin, OptionalActions::Now, &mode)?;
         allow_restore();
         Ok(Some(guard))
     }
@@ -51,8 +49,8 @@ impl Drop for Raw {
     }
 }
 
-/// The calling thread may make the requests of [`RESTORE`], so that it can restore the terminal if it
-/// panics. That of a thread whose filter forbids them stays as it is.
+/// The calling thread may make the request [`RESTORE`], so that it can restore the terminal if it
+/// panics. That of a thread whose filter forbids it stays as it is.
 pub(crate) fn allow_restore() {
     MAY_RESTORE.set(true);
 }
@@ -73,29 +71,17 @@ fn restore() {
     let mode = before().take();
     if let Some(mode) = mode {
         // The terminal may be gone (hang-up): then there is nothing to restore.
-        let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &Termios::from(mode));
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &mode);
     }
 }
 
-fn before() -> MutexGuard<'static, Option<libc::termios>> {
+fn before() -> MutexGuard<'static, Option<Termios>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[allow(missing_docs)] // what the macro makes is a function without a place for them
-mod request {
-    nix::ioctl_read_bad!(get_window_size, libc::TIOCGWINSZ, libc::winsize);
 }
 
 /// The size of the terminal on standard input, if it is one and knows.
 pub fn window_size() -> Option<WindowSize> {
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: the request fills a winsize, which lives as long as the call.
-    unsafe { request::get_window_size(io::stdin().as_raw_fd(), &raw mut size) }.ok()?;
+    let size = termios::tcgetwinsize(io::stdin()).ok()?;
     (size.ws_row > 0 && size.ws_col > 0).then_some(WindowSize {
         rows: size.ws_row,
         cols: size.ws_col,
@@ -110,7 +96,7 @@ mod tests {
 
     use devices::seccomp::{ANY_THREAD, Allowed};
     use nix::pty::openpty;
-    use nix::sys::termios::LocalFlags;
+    use rustix::termios::LocalModes;
 
     use super::*;
     use crate::log::exit_on_panic;
@@ -123,10 +109,10 @@ mod tests {
         exit_on_panic(&CONTAINER);
         let _raw = Raw::enter().unwrap();
         let mode = termios::tcgetattr(io::stdin()).unwrap();
-        assert!(!mode.local_flags.contains(LocalFlags::ICANON) && is_raw());
+        assert!(!mode.local_modes.contains(LocalModes::ICANON) && is_raw());
         let confined = thread::spawn(|| {
             allow_restore();
-            let calls = Allowed::calls(ANY_THREAD).with_kvm(&RESTORE).unwrap();
+            let calls = Allowed::calls(ANY_THREAD).with_kvm(&[RESTORE]).unwrap();
             calls.restrict_thread().unwrap();
             panic!("in raw mode");
         });
@@ -139,7 +125,11 @@ mod tests {
             return panic_in_raw_mode();
         }
         let pty = openpty(None, None).unwrap();
-        let before = libc::termios::from(termios::tcgetattr(&pty.slave).unwrap());
+        let modes = || {
+            let mode = termios::tcgetattr(&pty.slave).unwrap();
+            (mode.input_modes, mode.output_modes, mode.local_modes)
+        };
+        let before = modes();
         let test = "command::terminal::tests::a_panic_of_a_confined_thread_restores_the_terminal";
         let output = Command::new(env::current_exe().unwrap())
             .args(["--exact", "--nocapture", test])
@@ -153,7 +143,6 @@ mod tests {
             text.contains("in raw mode") && text.ends_with("bug\n"),
             "{text}"
         );
-        let after = libc::termios::from(termios::tcgetattr(&pty.slave).unwrap());
-        assert_eq!(before, after);
+        assert_eq!(modes(), before);
     }
 }
