@@ -13,7 +13,7 @@ const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
 
 /// The machine that runs a container's process.
-pub(crate) fn of(spec: VmSpec) -> Config {
+pub(crate) fn config(spec: VmSpec) -> Config {
     let files = fs::Config {
         tag: spec.start.root.file_system.source.clone(),
         directory: PathBuf::from(vmspec::SHARE),

@@ -28,7 +28,7 @@ fn run() -> Result<Verdict> {
     let spec = VmSpec::load(Path::new(vmspec::PATH))?;
     // What runc took, which this process was before.
     milestone("monitor started");
-    let vm = Vm::new(machine::of(spec))?;
+    let vm = Vm::new(machine::config(spec))?;
     confinement::enter(&vm)?;
     Ok(Verdict::of(&vm.run()?))
 }

@@ -17,7 +17,7 @@ const DEFAULT_MEMORY: u64 = 256 << 20;
 
 impl Options {
     /// The machine that is asked for.
-    pub(super) fn machine(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let command = self
             .start()
             .map(|start| Command::new(start, Forwarded::Usual));
@@ -50,10 +50,10 @@ impl Options {
     ///
     /// # Errors
     /// Names the option, its value and what is allowed.
-    pub(super) fn check_machine(&self) -> Result<()> {
+    pub(super) fn check_config(&self) -> Result<()> {
         let text = self.cpu_features();
         CpuFeatures::parse(text).map_err(|e| anyhow!("--cpu {text}: {e}"))?;
-        self.machine().command_line().context("--cmdline")?;
+        self.config().command_line().context("--cmdline")?;
         Ok(())
     }
 

@@ -65,7 +65,7 @@ fn what_is_wrong(error: &Error) -> String {
 }
 
 fn run(options: &Options) -> Result<Verdict> {
-    let ended = Vm::new(options.machine())?.run()?;
+    let ended = Vm::new(options.config())?.run()?;
     if options.stats {
         eprintln!("{}", stats(&ended)?);
     }

@@ -182,7 +182,7 @@ impl Options {
         {
             bail!("--mem {} MiB: at least 64 MiB are needed", bytes >> 20);
         }
-        self.check_machine()?;
+        self.check_config()?;
         self.check_command()?;
         self.check_tags()
     }

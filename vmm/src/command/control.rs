@@ -117,7 +117,7 @@ impl Control {
     }
 
     /// Publishes what the session knows by now, and waits for what it needs next.
-    fn follow(&mut self, ops: &mut EventOps<'_>) {
+    fn update(&mut self, ops: &mut EventOps<'_>) {
         let Some(session) = &self.session else { return };
         let (init_ready, outcome) = (session.init_ready(), session.outcome().cloned());
         let ended = outcome.is_some();
@@ -176,7 +176,7 @@ impl MutEventSubscriber for Control {
         } else {
             self.converse(events.event_set());
         }
-        self.follow(ops);
+        self.update(ops);
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
