@@ -8,12 +8,16 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 
+use libc::c_long;
 use vmm_sys_util::ioctl::ioctl;
 
 #[allow(missing_docs)] // what the macro makes is a function without a place for them
 mod request {
     vmm_sys_util::ioctl_io_nr!(KVM_GET_STATS_FD, 0xae, 0xce);
 }
+
+/// What reading the counters asks of the kernel, beside [`devices::seccomp::ANY_THREAD`].
+pub(crate) const SYSTEM_CALLS: [c_long; 1] = [libc::SYS_pread64];
 
 /// The counters worth telling.
 const NAMES: [&str; 6] = [

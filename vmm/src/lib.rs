@@ -1,27 +1,29 @@
 //! How a virtual machine is built and run.
 //!
 //! ```text
-//! Config ──▶ Vm::new ──▶ Board (memory, buses) + EventLoop (devices) + vCPUs ──▶ Vm::run ──▶ Exit
+//! Config ──▶ Vm::new ──▶ Board (memory, buses) + EventLoop (devices) + vCPUs ──▶ Vm::run ──▶ Ended ──▶ Verdict
 //! ```
 //!
 //! One thread serves the event loop, each vCPU has a thread, and each virtio-fs share has its own.
-//! [`control`] and [`session`] talk to the guest's init on the event loop's thread.
+//! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
+//! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
 
 pub mod board;
-pub mod control;
+pub mod command;
+pub mod config;
 pub mod exit;
 pub mod fabric;
+mod filters;
 pub mod kick;
 pub mod kvm;
 pub mod kvm_stats;
+pub mod log;
 pub mod memory;
-pub mod session;
-pub mod signals;
+pub mod program;
 pub mod stats;
-pub mod stdio;
-pub mod terminal;
 pub mod vcpu;
+pub mod verdict;
 pub mod vm;
 
-pub use arch::{cpuid::CpuFeatures, layout::MIN_RAM, syscalls};
-pub use devices::dev::fs::CAPABILITIES as SHARE_CAPABILITIES;
+pub use arch::{cmdline::Console, cpuid::CpuFeatures, layout::MIN_RAM, syscalls};
+pub use devices::dev::{DeviceSpec, fs};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use kvm_ioctls::VcpuExit;
 use nix::time::{ClockId, clock_gettime};
+use tracing::info;
 
 /// Exits that reached the monitor, by reason. Kept by each vCPU thread for itself, added at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,10 +101,19 @@ impl fmt::Display for Stats {
     }
 }
 
-/// Processor time of this process since its start, that of its guest included.
-pub fn processor_time() -> Duration {
-    // It fails on no Linux: then there is no time to tell.
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+/// Time since this was called first, which is first of all in `main`.
+pub fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Logs that something is reached, with what it has taken so far: processor time of this process,
+/// that of its guest and of the program that it was before included, and time on the clock.
+pub fn milestone(reached: impl fmt::Display) {
+    // The clock fails on no Linux: then there is no time to tell.
+    let cpu =
+        clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+    info!(?cpu, after = ?since_start(), "{reached}");
 }
 
 /// Resident memory of this process outside of `guest` (host address ranges of guest memory), in

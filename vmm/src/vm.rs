@@ -3,58 +3,54 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
-use arch::cpuid::CpuFeatures;
-use devices::dev::DeviceSpec;
-use devices::dev::console::Streams;
-use devices::event_loop::{EventLoop, add_device};
-use devices::seccomp::{ANY_THREAD, Allowed};
+use arch::cmdline::Console;
+use devices::dev::{DeviceSpec, fs, rng};
+use devices::event_loop::{EventLoop, Stopper, add_device};
+use devices::stream;
 use kvm_ioctls::{Kvm, VcpuFd};
-use tracing::{debug, info};
+use libc::c_long;
+use tracing::info;
 use vm_memory::{GuestMemory, GuestMemoryRegion};
 
-use crate::board::{Board, Boot, HostBoard};
+use crate::board::{Board, HostBoard};
+use crate::command::terminal::{self, Raw};
+use crate::command::{self, Progress};
+use crate::config::Config;
 use crate::exit::Exit;
+use crate::filters;
 use crate::kick;
+use crate::kvm;
 use crate::kvm_stats::KvmStats;
-use crate::stats::ExitCounts;
+use crate::program::Program;
+use crate::stats::{ExitCounts, milestone};
 use crate::vcpu::Vcpu;
-
-/// What a virtual machine is made of.
-pub struct Config {
-    /// Number of vCPUs.
-    pub cpus: u32,
-    /// Guest memory in bytes.
-    pub memory: u64,
-    /// Switches on top of the host's processor features.
-    pub features: CpuFeatures,
-    /// Kernel, initrd, command line.
-    pub boot: Boot,
-    /// The machine's simple console, if it shall have one.
-    pub console: Option<Streams>,
-    /// Virtio devices, in the order of their slots.
-    pub devices: Vec<DeviceSpec>,
-    /// Print each exit to stderr.
-    pub trace: bool,
-}
 
 /// A virtual machine that is ready to run.
 pub struct Vm<B = HostBoard> {
     board: Arc<B>,
     event_loop: EventLoop,
     vcpus: Vec<VcpuFd>,
-    trace: bool,
+    system_calls: Vec<c_long>,
+    progress: Arc<Mutex<Progress>>,
+    config: Config,
 }
 
 /// How a virtual machine ended, and what it cost.
 #[derive(Debug)]
 pub struct Ended {
+    /// Who ran it.
+    pub program: &'static Program,
     /// Why the guest runs no more.
     pub exit: Exit,
+    /// Whether it was to run a command.
+    pub has_command: bool,
+    /// How that went.
+    pub progress: Progress,
     /// Exits that reached the monitor.
     pub exits: ExitCounts,
     /// KVM's counters, where the host has them.
@@ -65,141 +61,192 @@ pub struct Ended {
 
 type VcpuThread = JoinHandle<(Result<Exit>, ExitCounts)>;
 
-impl<B: Board> Vm<B> {
-    /// Builds the machine: memory, board, devices, kernel, vCPUs. Nothing runs yet. The devices go
-    /// to `event_loop`, which may have subscribers of the caller's already.
+impl Vm {
+    /// Builds a machine for Linux with this host's KVM. Nothing of the guest runs yet; the threads
+    /// of its shares, which are confined, wait for it. To be called before any other thread is
+    /// started, as these take the signals.
     ///
     /// # Errors
     /// One chain of causes that names the object and what was attempted.
-    pub fn new(kvm: &Kvm, config: Config, mut event_loop: EventLoop) -> Result<Self> {
-        let most = u32::try_from(kvm.get_nr_vcpus()).unwrap_or(u32::MAX);
-        if config.cpus > most {
-            bail!(
-                "{} vCPUs: this host's KVM recommends {most} at most",
-                config.cpus
-            );
+    pub fn new(config: Config) -> Result<Self> {
+        let kvm = kvm::open()?;
+        kvm::check_runs_linux()?;
+        Self::on(&kvm, config)
+    }
+}
+
+impl<B: Board> Vm<B> {
+    /// As [`Vm::new`], for any guest and any KVM.
+    ///
+    /// # Errors
+    /// One chain of causes that names the object and what was attempted.
+    pub fn on(kvm: &Kvm, mut config: Config) -> Result<Self> {
+        let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
+        let (control, console) = command::connect(&config, event_loop.stopper())?;
+        let progress = control.progress();
+        event_loop.add_subscriber(control);
+        fs::raise_open_files_limit().context("limit of open files")?;
+        check_size(kvm, &config)?;
+        config.devices.extend(console);
+        if config.has_bus() {
+            // With others only: for this one alone the guest would search a bus, 400 exits.
+            config.devices.push(DeviceSpec::Rng(rng::Config::default()));
         }
-        check_memory(config.memory)?;
-        let mut board = B::new(kvm, config.cpus, config.memory, &config.features)?;
-        if let Some(streams) = config.console {
-            board
-                .attach_console(streams, &mut event_loop)
-                .context("console")?;
-        }
-        for spec in config.devices {
-            let device = add_device(&mut event_loop, spec.build()?).context("eventfd")?;
-            let kind = device.traits().kind;
-            board
-                .attach(device)
-                .with_context(|| format!("virtio {kind}"))?;
-        }
-        board.load(&config.boot)?;
+
+        let mut board = B::new(kvm, config.cpus, config.memory, &config.cpu_features()?)?;
+        let boot = config.boot()?;
+        let system_calls = attach(&mut board, &mut event_loop, &mut config)?;
+        board.load(&boot)?;
         let vcpus = (0..config.cpus)
             .map(|index| board.vcpu(index).with_context(|| format!("vcpu {index}")))
             .collect::<Result<_>>()?;
-        debug!(
-            cpus = config.cpus,
-            mib = config.memory >> 20,
-            "machine built"
-        );
+        milestone("machine built");
         Ok(Self {
             board: Arc::new(board),
             event_loop,
             vcpus,
-            trace: config.trace,
+            system_calls,
+            progress,
+            config,
         })
     }
 
-    /// Runs the guest until it ends, or the event loop's stopper is used. Devices are served on the
-    /// calling thread; each vCPU has a thread of its own. Returns when all output is handed on.
+    /// A handle that ends [`Self::run`], from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.event_loop.stopper()
+    }
+
+    /// Leaves the calling thread, which is to run this VM and nothing else, only the system calls
+    /// that this takes.
+    ///
+    /// # Errors
+    /// When the kernel has no filters.
+    pub fn restrict_thread(&self) -> Result<()> {
+        filters::restrict_main_thread(&self.system_calls)
+    }
+
+    /// Runs the guest until it ends, or a stopper is used. Devices are served on the calling thread;
+    /// each vCPU has a thread of its own. Returns when all output is handed on.
     ///
     /// # Errors
     /// When the host fails the guest.
-    pub fn run(self) -> Result<Ended> {
-        let Self {
-            board,
-            mut event_loop,
-            vcpus,
-            trace,
-        } = self;
+    pub fn run(mut self) -> Result<Ended> {
+        let _raw = match self.config.has_stdin() {
+            true => Raw::enter().context("terminal")?,
+            false => None,
+        };
         kick::install_handler().context("signal handler of the vCPU kick")?;
-        let counters: Vec<_> = vcpus
+        let counters: Vec<_> = self
+            .vcpus
             .iter()
             .filter_map(|vcpu| KvmStats::of(vcpu).ok())
             .collect();
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::with_capacity(vcpus.len());
-        for (index, fd) in (0..).zip(vcpus) {
-            let vcpu = Vcpu {
-                index,
-                fd,
-                board: Arc::clone(&board),
-                stop: Arc::clone(&stop),
-                trace,
-            };
-            threads.push(spawn(vcpu, &event_loop).context("vCPU thread")?);
-        }
-        let served = event_loop.run();
-
-        stop.store(true, Ordering::SeqCst);
-        for thread in &threads {
-            kick::kick(thread).context("kick of a vCPU")?;
-        }
-        let (exit, exits) = join(threads)?;
+        let (exit, exits) = self.run_vcpus()?;
         info!("{exit}");
-        served.map_err(|e| anyhow!("event loop: {e:?}"))?;
-        event_loop
+        self.event_loop
             .drain()
             .map_err(|e| anyhow!("event loop: {e:?}"))?;
+        milestone("machine ended");
 
         let mut kvm = BTreeMap::new();
         for counter in counters {
             counter.add_to(&mut kvm).context("KVM's statistics")?;
         }
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Ended {
+            program: self.config.program,
             exit,
+            has_command: self.config.command.is_some(),
+            progress: progress.clone(),
             exits,
             kvm,
-            guest_memory: host_ranges(&*board),
+            guest_memory: host_ranges(&*self.board),
         })
+    }
+
+    /// Serves the event loop while the vCPUs run.
+    fn run_vcpus(&mut self) -> Result<(Exit, ExitCounts)> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::with_capacity(self.vcpus.len());
+        for (index, fd) in (0..).zip(self.vcpus.drain(..)) {
+            let vcpu = Vcpu {
+                index,
+                fd,
+                board: Arc::clone(&self.board),
+                stop: Arc::clone(&stop),
+                trace: self.config.trace,
+            };
+            threads.push(spawn(vcpu, self.event_loop.stopper()).context("vCPU thread")?);
+        }
+        let served = self.event_loop.run();
+        stop.store(true, Ordering::SeqCst);
+        for thread in &threads {
+            kick::kick(thread).context("kick of a vCPU")?;
+        }
+        let end = join(threads)?;
+        served.map_err(|e| anyhow!("event loop: {e:?}"))?;
+        Ok(end)
     }
 }
 
-/// Memory that the host does not have could never be used up, but the guest would be killed on
-/// the way.
-fn check_memory(bytes: u64) -> Result<()> {
+/// Plugs in the devices, which it takes out of `config`. Returns what they ask of the kernel on the
+/// event loop's thread.
+fn attach<B: Board>(
+    board: &mut B,
+    event_loop: &mut EventLoop,
+    config: &mut Config,
+) -> Result<Vec<c_long>> {
+    let mut system_calls = Vec::new();
+    if config.console == Console::Serial {
+        system_calls.extend(stream::SYSTEM_CALLS);
+        board
+            .attach_console(command::kernel_console(config)?, event_loop)
+            .context("console")?;
+    }
+    for spec in config.devices.drain(..) {
+        let device = add_device(event_loop, spec.build()?).context("eventfd")?;
+        let kind = device.traits().kind;
+        system_calls.extend(kind.system_calls);
+        board
+            .attach(device)
+            .with_context(|| format!("virtio {kind}"))?;
+    }
+    Ok(system_calls)
+}
+
+/// More vCPUs than KVM takes are refused; memory that the host does not have could never be used up,
+/// but the guest would be killed on the way.
+fn check_size(kvm: &Kvm, config: &Config) -> Result<()> {
+    let most = u32::try_from(kvm.get_nr_vcpus()).unwrap_or(u32::MAX);
+    if config.cpus > most {
+        bail!(
+            "{} vCPUs: this host's KVM recommends {most} at most",
+            config.cpus
+        );
+    }
     let host = nix::sys::sysinfo::sysinfo()
         .context("memory of the host")?
         .ram_total();
-    if bytes > host {
+    if config.memory > host {
         bail!(
             "{} MiB of guest memory: this host has {} MiB",
-            bytes >> 20,
+            config.memory >> 20,
             host >> 20
         );
     }
     Ok(())
 }
 
-fn spawn<B: Board>(vcpu: Vcpu<B>, event_loop: &EventLoop) -> io::Result<VcpuThread> {
-    let stopper = event_loop.stopper();
+fn spawn<B: Board>(vcpu: Vcpu<B>, stopper: Stopper) -> io::Result<VcpuThread> {
     thread::Builder::new()
         .name(format!("vcpu{}", vcpu.index))
         .spawn(move || {
+            terminal::allow_restore();
             let mut counts = ExitCounts::default();
-            let result = restrict_vcpu_thread().and_then(|()| vcpu.run(&mut counts));
+            let result = filters::restrict_vcpu_thread().and_then(|()| vcpu.run(&mut counts));
             stopper.stop();
             (result, counts)
         })
-}
-
-/// A vCPU thread runs the guest, decodes registers, makes and binds the eventfds of queues and
-/// interrupts, and wakes others.
-fn restrict_vcpu_thread() -> Result<()> {
-    Allowed::calls(ANY_THREAD.into_iter().chain([libc::SYS_eventfd2]))
-        .with_kvm(&[])
-        .and_then(Allowed::restrict_thread)
-        .context("system call filter of a vCPU thread")
 }
 
 /// The end that the guest itself came to, if any vCPU did, else that we stopped them all.

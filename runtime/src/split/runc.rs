@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
-use vmm::SHARE_CAPABILITIES;
+use vmm::fs::CAPABILITIES;
 
 use super::resources::{self, Sizes};
 use super::{ANNOTATION, runc_mounts};
@@ -59,7 +59,7 @@ fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
     let log = options.log.iter();
     let env: Vec<_> = log.map(|filter| format!("RUNQ_LOG={filter}")).collect();
     // What a share needs, and what the monitor needs to confine itself.
-    let capabilities = SHARE_CAPABILITIES.iter().chain(&["SYS_CHROOT"]);
+    let capabilities = CAPABILITIES.iter().chain(&["SYS_CHROOT"]);
     let capabilities: Vec<_> = capabilities.map(|name| format!("CAP_{name}")).collect();
     let limit = |name: &str, limit: u64| json!({"type": name, "soft": limit, "hard": limit});
     for (name, value) in [

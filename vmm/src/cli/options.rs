@@ -182,8 +182,7 @@ impl Options {
         {
             bail!("--mem {} MiB: at least 64 MiB are needed", bytes >> 20);
         }
-        self.features()?;
-        self.kernel_command_line()?;
+        self.check_config()?;
         self.check_command()?;
         self.check_tags()
     }

@@ -1,9 +1,7 @@
 //! What the guest's init is told to mount and to run.
 
-use std::io;
-
-use proto::{FileSystem, Mount, MountFlags, Mountable, Process, Root, Start, WindowSize};
-use vmm::terminal;
+use proto::{FileSystem, Mount, MountFlags, Mountable, Process, Root, Start};
+use vmm::command::terminal;
 
 use super::options::{Options, ROOT_TAG};
 
@@ -18,17 +16,12 @@ impl Options {
             None => Some(start(self.command.clone())),
         }
     }
-
-    /// Whether init is there to run a command.
-    pub(super) fn runs_command(&self) -> bool {
-        self.start.is_some() || !self.command.is_empty()
-    }
 }
 
 /// A command in the share that is its root, with our terminal if we have one.
 fn start(command: Vec<String>) -> Start {
     let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
-    let size = terminal::size(io::stdin()).map(|(rows, cols)| WindowSize { rows, cols });
+    let size = terminal::window_size();
     let mut env = vec![DEFAULT_PATH.to_owned()];
     env.extend(size.and(term.ok()));
     Start {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use arch::cmdline::CommandLine;
 use arch::cpuid::CpuFeatures;
-use devices::event_loop::EventLoop;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use vmm::Console;
 use vmm::board::{Board, Boot, HostBoard};
+use vmm::config::Config;
 use vmm::exit::Exit;
-use vmm::vm::{Config, Vm};
+use vmm::program::RUNQ_VMM;
+use vmm::vm::{Ended, Vm};
 use vmm_sys_util::tempfile::TempFile;
 
 /// Where a guest's code is.
@@ -100,24 +102,31 @@ pub(crate) fn kvm() -> Kvm {
     vmm::kvm::open().expect("these tests need /dev/kvm, any kind of it")
 }
 
-/// Runs a guest as runq-vmm would, with `cpus` vCPUs; `drive` gets the event loop before.
-pub(crate) fn run_vm(code: &[u8], cpus: u32, drive: impl FnOnce(&mut EventLoop)) -> vmm::vm::Ended {
-    let kernel = elf(code);
-    let mut event_loop = EventLoop::new().unwrap();
-    drive(&mut event_loop);
-    let config = Config {
+/// A machine as runq-vmm would ask for it, with `cpus` vCPUs.
+pub(crate) fn config(kernel: &TempFile, cpus: u32) -> Config {
+    Config {
+        program: &RUNQ_VMM,
         cpus,
         memory: 64 << 20,
-        features: CpuFeatures::default(),
-        boot: boot(&kernel),
-        console: None,
+        cpu_features: String::new(),
+        kernel: kernel.as_path().to_owned(),
+        initrd: None,
+        cmdline: String::new(),
+        console: Console::None,
         devices: Vec::new(),
+        command: None,
         trace: false,
-    };
-    Vm::<HostBoard>::new(&kvm(), config, event_loop)
-        .unwrap()
-        .run()
-        .unwrap()
+    }
+}
+
+/// It, with a guest.
+pub(crate) fn vm(code: &[u8], cpus: u32) -> Vm {
+    Vm::on(&kvm(), config(&elf(code), cpus)).unwrap()
+}
+
+/// Runs it.
+pub(crate) fn run_vm(code: &[u8], cpus: u32) -> Ended {
+    vm(code, cpus).run().unwrap()
 }
 
 /// A board with one vCPU that the test's own thread runs.

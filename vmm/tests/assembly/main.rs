@@ -3,6 +3,7 @@
 #![allow(bad_asm_style)] // differences of labels are beyond the assembler's Intel syntax
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure is a failed test
 
+mod confined;
 mod guest;
 
 use std::sync::mpsc;
@@ -10,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use devices::fabric::{Doorbell, Fabric, Interrupt, MsiMessage};
-use guest::{Event, Machine, PATIENCE, run_vm};
+use guest::{Event, Machine, PATIENCE, run_vm, vm};
 use kvm_ioctls::VcpuExit;
 use vmm::board::Board;
 use vmm::exit::Exit;
@@ -215,7 +216,7 @@ guest!(
 );
 
 fn exit_of(code: Vec<u8>) -> Exit {
-    run_vm(&code, 1, |_| ()).exit
+    run_vm(&code, 1).exit
 }
 
 #[test]
@@ -229,7 +230,7 @@ fn each_end_of_a_guest_is_a_distinct_exit() {
 
 #[test]
 fn exits_are_counted_by_reason() {
-    let ended = run_vm(&panic(), 1, |_| ());
+    let ended = run_vm(&panic(), 1);
     assert_eq!((ended.exits.port_reads, ended.exits.port_writes), (1, 1));
     assert_eq!((ended.exits.mmio_reads, ended.exits.mmio_writes), (0, 0));
 }
@@ -242,15 +243,14 @@ fn a_running_guest_is_stopped_whenever_that_is_asked_for() {
             let (done, finished) = mpsc::channel();
             let code = code.clone();
             thread::spawn(move || {
-                let ended = run_vm(&code, 1, |event_loop| {
-                    let stopper = event_loop.stopper();
-                    if round == 0 {
-                        stopper.stop();
-                    } else {
-                        thread::spawn(move || stopper.stop());
-                    }
-                });
-                done.send(ended.exit).unwrap();
+                let vm = vm(&code, 1);
+                let stopper = vm.stopper();
+                if round == 0 {
+                    stopper.stop();
+                } else {
+                    thread::spawn(move || stopper.stop());
+                }
+                done.send(vm.run().unwrap().exit).unwrap();
             });
             assert_eq!(finished.recv_timeout(PATIENCE).unwrap(), Exit::Stopped);
         }
@@ -409,7 +409,7 @@ fn routes_end_where_kvm_s_table_does() {
 #[test]
 fn a_second_vcpu_starts_by_init_and_sipi() {
     let (done, finished) = mpsc::channel();
-    thread::spawn(move || done.send(run_vm(&two(), 2, |_| ()).exit).unwrap());
+    thread::spawn(move || done.send(run_vm(&two(), 2).exit).unwrap());
     assert_eq!(finished.recv_timeout(PATIENCE).unwrap(), Exit::PowerOff);
 }
 

@@ -33,13 +33,13 @@ const HARMLESS: [i32; 7] = [
 pub enum Forwarded {
     /// Those that a user's program commonly takes. The others act on this process as ever.
     Usual,
-    /// Every one that can be caught. A fault of this process itself still ends it: the kernel does
-    /// not hold back its signal.
+    /// Every one that can be caught, but SIGPIPE: that is about what this process writes. A fault of
+    /// this process itself still ends it: the kernel does not hold back its signal.
     All,
 }
 
 /// The signals as a file descriptor, for the event loop.
-pub struct Signals {
+pub(crate) struct Signals {
     descriptor: SignalFd,
     /// Whether a changed window is our terminal's, not a signal like others.
     terminal: bool,
@@ -49,7 +49,7 @@ pub struct Signals {
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
+pub(crate) enum Received {
     /// The terminal's window has another size.
     WindowChanged,
     /// Meant for the guest's command.
@@ -67,12 +67,14 @@ impl Signals {
     ///
     /// # Errors
     /// As signalfd(2).
-    pub fn take(forwarded: Forwarded) -> io::Result<Self> {
+    pub(crate) fn take(forwarded: Forwarded) -> io::Result<Self> {
         let mut set = match forwarded {
             Forwarded::Usual => USUAL.into_iter().collect(),
             Forwarded::All => SigSet::all(),
         };
         set.add(Signal::SIGWINCH);
+        // Rust programs ignore it, but while it is blocked the kernel would keep it for the signalfd.
+        set.remove(Signal::SIGPIPE);
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
@@ -84,13 +86,13 @@ impl Signals {
 
     /// Lets the guest's command get the signal `to` whenever `from` comes.
     #[must_use]
-    pub fn replace(mut self, from: i32, to: i32) -> Self {
+    pub(crate) fn replace(mut self, from: i32, to: i32) -> Self {
         self.replaced = Some((from, to));
         self
     }
 
     /// The next signal that came, if any.
-    pub fn next(&self) -> Option<Received> {
+    pub(crate) fn next(&self) -> Option<Received> {
         let number = self.descriptor.read_signal().ok()??.ssi_signo as i32;
         Some(match number {
             libc::SIGWINCH if self.terminal => Received::WindowChanged,
@@ -108,5 +110,50 @@ impl Signals {
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> RawFd {
         self.descriptor.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::thread;
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// On a thread of its own, whose signals are blocked from then on.
+    #[test]
+    fn a_write_to_a_closed_pipe_is_no_signal_for_the_guest() {
+        let test = thread::spawn(|| {
+            let signals = Signals::take(Forwarded::All).unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            drop(reader);
+            let error = writer.write(b"x").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(signals.next(), None);
+            raise(Signal::SIGTERM).unwrap();
+            let ended = Received::ForGuest {
+                number: libc::SIGTERM,
+                ends: true,
+            };
+            assert_eq!(signals.next(), Some(ended));
+        });
+        test.join().unwrap();
+    }
+
+    #[test]
+    fn a_signal_can_come_as_another() {
+        let test = thread::spawn(|| {
+            let signals = Signals::take(Forwarded::All).unwrap();
+            let signals = signals.replace(libc::SIGTERM, libc::SIGRTMIN() + 4);
+            raise(Signal::SIGTERM).unwrap();
+            let powers_off = Received::ForGuest {
+                number: libc::SIGRTMIN() + 4,
+                ends: true,
+            };
+            assert_eq!(signals.next(), Some(powers_off));
+        });
+        test.join().unwrap();
     }
 }

@@ -1,31 +1,39 @@
 //! What the event loop does for the guest's command: the conversation with init, and signals.
 
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use devices::dev::console::ConsoleHandle;
 use devices::event_loop::{EventOps, EventSet, Events, MutEventSubscriber, Stopper, Subscriber};
 use tracing::{debug, error};
+use vmm_sys_util::timerfd::TimerFd;
 
-use crate::session::{Outcome, Session};
-use crate::signals::{Received, Signals};
-use crate::terminal;
+use super::session::{Outcome, Session};
+use super::signals::{Received, Signals};
+use super::terminal;
 
-/// How things stand; shared with who waits for the end.
-#[derive(Default)]
+/// How the command is doing.
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// How the command ended, once it has.
+    /// How it ended, once it has.
     pub outcome: Option<Outcome>,
     /// Time from the monitor's start to init's first word, once it came.
     pub init_ready: Option<Duration>,
-    /// The signal that ended us before there was a command to take it.
+    /// The signal that ended us while there was no command to take it.
     pub ended_by: Option<i32>,
 }
 
+/// Readable when init's Hello is overdue, with what is done then; closed when it has come.
+pub(super) struct HelloTimer {
+    pub(super) timer: TimerFd,
+    pub(super) expire: Box<dyn FnOnce() + Send>,
+}
+
 /// The event loop's subscriber for signals and, if there is one, the session.
-pub struct Control {
+pub(crate) struct Control {
     session: Option<Session>,
+    hello: Option<HelloTimer>,
     signals: Signals,
     console: Option<ConsoleHandle>,
     stopper: Stopper,
@@ -36,22 +44,27 @@ pub struct Control {
 impl Control {
     /// Ends the VM by `stopper` when the session has its outcome, or a signal comes for which there
     /// is no command. Sizes of the terminal go to the session and to `console`.
-    pub fn new(
+    pub(super) fn new(
         session: Option<Session>,
+        hello: Option<HelloTimer>,
         signals: Signals,
         console: Option<ConsoleHandle>,
         stopper: Stopper,
-    ) -> (Self, Arc<Mutex<Progress>>) {
-        let progress = Arc::default();
-        let control = Self {
+    ) -> Self {
+        Self {
             session,
+            hello,
             signals,
             console,
             stopper,
-            progress: Arc::clone(&progress),
+            progress: Arc::default(),
             writable_wanted: false,
-        };
-        (control, progress)
+        }
+    }
+
+    /// How the command is doing, from now on.
+    pub(crate) fn progress(&self) -> Arc<Mutex<Progress>> {
+        Arc::clone(&self.progress)
     }
 
     fn take_signals(&mut self) {
@@ -64,14 +77,14 @@ impl Control {
     }
 
     fn resize(&mut self) {
-        let Some((rows, cols)) = terminal::size(std::io::stdin()) else {
+        let Some(size) = terminal::window_size() else {
             return;
         };
         if let Some(session) = &mut self.session {
-            session.resize(rows, cols);
+            session.resize(size);
         }
         if let Some(console) = &self.console {
-            console.resize(cols, rows);
+            console.resize(size.cols, size.rows);
         }
     }
 
@@ -79,12 +92,12 @@ impl Control {
     /// waits for a reader that does not come, it ends us.
     fn take_signal(&mut self, number: i32, ends: bool) {
         match &mut self.session {
-            Some(session) if session.has_begun() && session.outcome().is_none() => {
+            Some(session) if session.has_begun() => {
                 debug!(number, "signal to the guest");
                 session.signal(number);
             }
             _ if ends => {
-                progress(&self.progress).ended_by = Some(number);
+                self.publish(|progress| progress.ended_by = Some(number));
                 self.stopper.stop();
             }
             _ => {}
@@ -103,27 +116,51 @@ impl Control {
         }
     }
 
-    /// Publishes what the session knows, and asks for the events that it needs next.
-    fn settle(&mut self, ops: &mut EventOps<'_>) {
+    /// Publishes what the session knows by now, and waits for what it needs next.
+    fn update(&mut self, ops: &mut EventOps<'_>) {
         let Some(session) = &self.session else { return };
-        let mut now = progress(&self.progress);
-        now.init_ready = session.init_ready();
-        if session.outcome().is_some() {
-            if now.outcome.is_none() {
-                now.outcome = session.outcome().cloned();
+        let (init_ready, outcome) = (session.init_ready(), session.outcome().cloned());
+        let ended = outcome.is_some();
+        self.publish(|progress| {
+            progress.init_ready = init_ready;
+            progress.outcome = outcome;
+        });
+        if ended || init_ready.is_some() {
+            self.close_timer(ops);
+        }
+        match &self.session {
+            Some(session) if ended => {
                 let _ = ops.remove(Events::empty(session));
+                self.session = None;
                 self.stopper.stop();
             }
-            return;
+            _ => self.watch_session(ops),
         }
+    }
+
+    fn watch_session(&mut self, ops: &mut EventOps<'_>) {
+        let Some(session) = &self.session else { return };
         if session.has_waiting() != self.writable_wanted {
             self.writable_wanted = session.has_waiting();
-            let interest = session_events(self.writable_wanted);
+            let interest = match self.writable_wanted {
+                true => EventSet::IN | EventSet::OUT,
+                false => EventSet::IN,
+            };
             if let Err(e) = ops.modify(Events::new(session, interest)) {
                 error!("control port: {e:?}");
                 self.stopper.stop();
             }
         }
+    }
+
+    fn close_timer(&mut self, ops: &mut EventOps<'_>) -> Option<Box<dyn FnOnce() + Send>> {
+        let HelloTimer { timer, expire } = self.hello.take()?;
+        let _ = ops.remove(Events::empty(&timer));
+        Some(expire)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -131,22 +168,25 @@ impl Subscriber for Control {}
 
 impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
         if events.fd() == self.signals.as_raw_fd() {
             self.take_signals();
+        } else if Some(events.fd()) == timer {
+            if let Some(expire) = self.close_timer(ops) {
+                expire();
+            }
         } else {
             self.converse(events.event_set());
         }
-        self.settle(ops);
+        self.update(ops);
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let session = self
-            .session
-            .as_ref()
-            .map(|s| (s.as_raw_fd(), session_events(false)));
-        let signals = (self.signals.as_raw_fd(), EventSet::IN);
-        for (fd, interest) in session.into_iter().chain([signals]) {
-            if let Err(e) = watch(ops, fd, interest) {
+        let session = self.session.as_ref().map(AsRawFd::as_raw_fd);
+        let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
+        let signals = Some(self.signals.as_raw_fd());
+        for fd in [session, timer, signals].into_iter().flatten() {
+            if let Err(e) = ops.add(Events::new_raw(fd, EventSet::IN)) {
                 error!("event loop: {e:?}");
                 self.stopper.stop();
             }
@@ -154,23 +194,6 @@ impl MutEventSubscriber for Control {
     }
 }
 
-fn session_events(writable: bool) -> EventSet {
-    if writable {
-        EventSet::IN | EventSet::OUT
-    } else {
-        EventSet::IN
-    }
-}
-
-fn watch(
-    ops: &mut EventOps<'_>,
-    fd: RawFd,
-    interest: EventSet,
-) -> Result<(), devices::event_loop::Error> {
-    ops.add(Events::new_raw(fd, interest))
-}
-
-/// The progress, whoever panicked while holding it.
-pub fn progress(shared: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
+#[cfg(test)]
+#[path = "control_test.rs"]
+mod tests;

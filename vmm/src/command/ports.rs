@@ -5,18 +5,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result};
+use arch::cmdline::Console;
 use devices::dev::DeviceSpec;
 use devices::dev::console::{self, ConsoleHandle, NamedPort, Streams};
 use devices::stream::{Input, Output};
 
-use crate::terminal;
+use super::terminal;
+use crate::config::Config;
 
 /// The ports that init knows by name: `control`, and this process's standard streams. A terminal
 /// has no standard error of its own.
 ///
 /// # Errors
 /// When a stream cannot be duplicated, or is of a kind that cannot be waited for.
-pub fn command_ports(control: UnixStream, terminal: bool) -> Result<Vec<NamedPort>> {
+pub(super) fn command_ports(control: UnixStream, terminal: bool) -> Result<Vec<NamedPort>> {
     let named = |name: &str, input, output| NamedPort {
         name: name.to_owned(),
         streams: Streams { input, output },
@@ -37,47 +39,57 @@ pub fn command_ports(control: UnixStream, terminal: bool) -> Result<Vec<NamedPor
     Ok(ports)
 }
 
-/// The console device: `streams` for the console itself, and named ports. The handle changes the
+/// The console device, if it has any use: the kernel's console, or `ports`. The handle changes the
 /// console's size, which starts out as our terminal's.
 ///
 /// # Errors
-/// When there is no event to be had.
-pub fn console(streams: Streams, ports: Vec<NamedPort>) -> Result<(DeviceSpec, ConsoleHandle)> {
-    let (rows, columns) = terminal::size(io::stdin()).unwrap_or_default();
+/// When there is no event to be had, or a stream does not work.
+pub(super) fn console(
+    config: &Config,
+    ports: Vec<NamedPort>,
+) -> Result<Option<(DeviceSpec, ConsoleHandle)>> {
+    let console = match config.console {
+        Console::Virtio => kernel_console(config)?,
+        Console::Serial | Console::None if ports.is_empty() => return Ok(None),
+        Console::Serial | Console::None => Streams::default(),
+    };
+    let (columns, rows) = terminal::window_size().map_or((0, 0), |size| (size.cols, size.rows));
     let size = ConsoleHandle::new(columns, rows).context("console")?;
-    let config = console::Config {
-        console: streams,
+    let device = console::Config {
+        console,
         ports,
         size: size.clone(),
     };
-    Ok((DeviceSpec::Console(config), size))
+    Ok(Some((DeviceSpec::Console(device), size)))
 }
 
-/// This process's standard input, as a device reads it.
+/// The kernel's console is ours, unless a command has standard input and output.
 ///
 /// # Errors
-/// When it cannot be duplicated, or waited for.
-pub fn stdin() -> Result<Input> {
-    let fd = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .context("standard input")?;
-    Input::new(fd).context("standard input")
+/// When a stream cannot be duplicated, or waited for.
+pub(crate) fn kernel_console(config: &Config) -> Result<Streams> {
+    Ok(match config.command {
+        None => Streams {
+            input: Some(stdin()?),
+            output: Some(stdout()?),
+        },
+        Some(_) => Streams {
+            input: None,
+            output: Some(stderr()?),
+        },
+    })
 }
 
-/// This process's standard output, as a device writes it.
-///
-/// # Errors
-/// When it cannot be duplicated, or waited for.
-pub fn stdout() -> Result<Output> {
+fn stdin() -> Result<Input> {
+    let duplicate = || Input::new(io::stdin().as_fd().try_clone_to_owned()?);
+    duplicate().context("standard input")
+}
+
+fn stdout() -> Result<Output> {
     output(io::stdout()).context("standard output")
 }
 
-/// This process's standard error, as a device writes it.
-///
-/// # Errors
-/// When it cannot be duplicated, or waited for.
-pub fn stderr() -> Result<Output> {
+fn stderr() -> Result<Output> {
     output(io::stderr()).context("standard error")
 }
 

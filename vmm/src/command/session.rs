@@ -6,12 +6,15 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use libc::c_long;
 use proto::{Decoder, Error, Start, ToGuest, ToHost, WindowSize};
-use tracing::{debug, info};
+use tracing::debug;
 
-use crate::stats::processor_time;
+use super::systemd;
+use crate::log::one_line;
+use crate::stats::{milestone, since_start};
 
 /// How the guest's command ended, or why it did not begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,38 +28,46 @@ pub enum Outcome {
         /// One line that says why.
         message: String,
     },
+    /// The conversation with init broke down, as one line says: there is no exit status.
+    Broken(String),
 }
+
+/// What a session asks of the kernel, beside [`devices::seccomp::ANY_THREAD`].
+pub(crate) const SYSTEM_CALLS: [c_long; 2] = [libc::SYS_recvfrom, libc::SYS_sendto];
 
 /// Most bytes that wait for the guest: its orders, and then some signals and sizes. A guest that
 /// takes none of them for so long gets no more.
 const MAX_WAITING: usize = proto::MAX_FRAME + 4096;
 
+/// Most characters of the guest's own words that are shown.
+const MAX_MESSAGE: usize = 1000;
+
 /// One conversation, from Hello to the end.
-pub struct Session {
+pub(crate) struct Session {
     socket: UnixStream,
     decoder: Decoder<ToHost>,
     waiting: Vec<u8>,
-    begun: Instant,
+    systemd: bool,
     start: Option<Start>,
     init_ready: Option<Duration>,
     outcome: Option<Outcome>,
 }
 
 impl Session {
-    /// A session that will order the guest to `start`. `begun` is when the monitor was started,
-    /// for statistics. Returns the other end of the control port's connection, too, which belongs
-    /// to the console device.
+    /// A session that will order the guest to `start`, which is `systemd` or another command.
+    /// Returns the other end of the control port's connection, too, which belongs to the console
+    /// device.
     ///
     /// # Errors
     /// When there is no socket to be had.
-    pub fn new(start: Start, begun: Instant) -> io::Result<(Self, UnixStream)> {
+    pub(crate) fn new(start: Start, systemd: bool) -> io::Result<(Self, UnixStream)> {
         let (socket, port) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let session = Self {
             socket,
             decoder: Decoder::new(),
             waiting: Vec::new(),
-            begun,
+            systemd,
             start: Some(start),
             init_ready: None,
             outcome: None,
@@ -65,33 +76,32 @@ impl Session {
     }
 
     /// How the command ended, once it has.
-    pub fn outcome(&self) -> Option<&Outcome> {
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
     }
 
     /// Time from the monitor's start to init's Hello, once it came.
-    pub fn init_ready(&self) -> Option<Duration> {
+    pub(crate) fn init_ready(&self) -> Option<Duration> {
         self.init_ready
     }
 
     /// Whether the guest has its orders, so that signals mean something to it.
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.start.is_none()
     }
 
     /// Whether bytes wait for the socket to become writable.
-    pub fn has_waiting(&self) -> bool {
+    pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Sends a signal to the guest's command.
-    pub fn signal(&mut self, number: i32) {
+    pub(crate) fn signal(&mut self, number: i32) {
         self.send(&ToGuest::Signal { number });
     }
 
     /// Tells the guest's terminal its new size, or lets it start with this one.
-    pub fn resize(&mut self, rows: u16, cols: u16) {
-        let size = WindowSize { rows, cols };
+    pub(crate) fn resize(&mut self, size: WindowSize) {
         match &mut self.start {
             Some(start) => {
                 let terminal = &mut start.process.terminal;
@@ -102,22 +112,22 @@ impl Session {
     }
 
     /// The socket is readable: takes in what the guest says.
-    pub fn readable(&mut self) {
+    pub(crate) fn readable(&mut self) {
         let mut buffer = [0; 4096];
         loop {
             match self.socket.read(&mut buffer) {
-                Ok(0) => return self.fail("the guest closed the control port".into()),
+                Ok(0) => return self.break_down("the guest closed the control port".into()),
                 Ok(count) => self.decoder.push(buffer.get(..count).unwrap_or_default()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return self.fail(format!("control port: {e}")),
+                Err(e) => return self.break_down(format!("control port: {e}")),
             }
             while self.outcome.is_none() {
                 match self.decoder.next() {
                     Ok(Some(message)) => self.take(message),
                     Ok(None) => break,
                     Err(Error::Malformed) => debug!("the guest sent a message without sense"),
-                    Err(error) => self.fail(format!("the guest's init: {error}")),
+                    Err(error) => self.break_down(format!("the guest's init: {error}")),
                 }
             }
             if self.outcome.is_some() {
@@ -127,13 +137,13 @@ impl Session {
     }
 
     /// The socket is writable: hands on what waits.
-    pub fn writable(&mut self) {
+    pub(crate) fn writable(&mut self) {
         while !self.waiting.is_empty() {
             match self.socket.write(&self.waiting) {
                 Ok(count) => drop(self.waiting.drain(..count)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return self.fail(format!("control port: {e}")),
+                Err(e) => return self.break_down(format!("control port: {e}")),
             }
         }
     }
@@ -141,24 +151,24 @@ impl Session {
     fn take(&mut self, message: ToHost) {
         match message {
             ToHost::Hello { .. } => {
-                self.init_ready.get_or_insert(self.begun.elapsed());
-                info!(cpu = ?processor_time(), after = ?self.begun.elapsed(), "init is ready");
+                self.init_ready.get_or_insert_with(since_start);
+                milestone("init is ready");
                 if let Some(start) = self.start.take() {
                     self.send(&ToGuest::start(start));
                 }
             }
-            ToHost::Started { pid } => {
-                info!(pid, cpu = ?processor_time(), after = ?self.begun.elapsed(), "command started")
-            }
+            ToHost::Started { pid } => milestone(format_args!("command started pid={pid}")),
             ToHost::Exited { code } => {
-                info!(code, cpu = ?processor_time(), after = ?self.begun.elapsed(), "command exited");
+                milestone(format_args!("command exited code={code}"));
+                let code = match self.systemd {
+                    true => systemd::exit_code(code),
+                    false => code,
+                };
                 self.outcome = Some(Outcome::Exited(code));
             }
             ToHost::Failed { code, message } => {
-                self.outcome = Some(Outcome::Failed {
-                    code,
-                    message: one_line(&message),
-                });
+                let message = one_line(&message).chars().take(MAX_MESSAGE).collect();
+                self.outcome = Some(Outcome::Failed { code, message });
             }
         }
     }
@@ -173,13 +183,12 @@ impl Session {
                 self.writable();
             }
             Ok(_) => debug!("the guest takes no messages: one dropped"),
-            Err(error) => self.fail(format!("the guest's orders: {error}")),
+            Err(error) => self.break_down(format!("the guest's orders: {error}")),
         }
     }
 
-    fn fail(&mut self, message: String) {
-        self.outcome
-            .get_or_insert(Outcome::Failed { code: 1, message });
+    fn break_down(&mut self, message: String) {
+        self.outcome.get_or_insert(Outcome::Broken(message));
     }
 }
 
@@ -187,14 +196,6 @@ impl AsRawFd for Session {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-/// What the guest says ends up on a terminal: no control characters, no second line, no novel.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .take(1000)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 #[cfg(test)]

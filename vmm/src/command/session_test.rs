@@ -17,7 +17,7 @@ fn orders(argument: &str) -> Start {
 
 /// A session and its guest: a socket that init would see as the control port.
 fn session(argument: &str) -> (Session, UnixStream) {
-    Session::new(orders(argument), Instant::now()).unwrap()
+    Session::new(orders(argument), false).unwrap()
 }
 
 #[test]
@@ -31,12 +31,12 @@ fn hello_is_answered_by_the_orders_and_exited_ends_it() {
     assert_eq!(received, ToGuest::start(orders("true")));
 
     session.signal(15);
-    session.resize(25, 80);
+    let size = WindowSize { rows: 25, cols: 80 };
+    session.resize(size);
     assert_eq!(
         proto::recv::<ToGuest>(&mut guest).unwrap(),
         ToGuest::Signal { number: 15 }
     );
-    let size = WindowSize { rows: 25, cols: 80 };
     assert_eq!(
         proto::recv::<ToGuest>(&mut guest).unwrap(),
         ToGuest::Resize(size)
@@ -52,16 +52,16 @@ fn hello_is_answered_by_the_orders_and_exited_ends_it() {
 fn a_size_that_comes_early_is_the_one_to_start_with() {
     let mut orders = orders("true");
     orders.process.terminal = Some(WindowSize { rows: 24, cols: 80 });
-    let (mut session, mut guest) = Session::new(orders, Instant::now()).unwrap();
-    session.resize(50, 132);
+    let (mut session, mut guest) = Session::new(orders, false).unwrap();
+    let size = WindowSize {
+        rows: 50,
+        cols: 132,
+    };
+    session.resize(size);
     proto::send(&mut guest, &ToHost::hello()).unwrap();
     session.readable();
     let Ok(ToGuest::Start { start, .. }) = proto::recv(&mut guest) else {
         panic!("the first message is not Start");
-    };
-    let size = WindowSize {
-        rows: 50,
-        cols: 132,
     };
     assert_eq!(start.process.terminal, Some(size));
 }
@@ -94,9 +94,9 @@ fn a_guest_that_takes_nothing_cannot_make_us_grow() {
 }
 
 #[test]
-fn another_version_and_a_closed_port_fail_with_a_reason() {
-    let failed = |session: &Session| match session.outcome() {
-        Some(Outcome::Failed { code: 1, message }) => message.clone(),
+fn another_version_and_a_closed_port_break_it_with_a_reason() {
+    let broken = |session: &Session| match session.outcome() {
+        Some(Outcome::Broken(message)) => message.clone(),
         other => panic!("{other:?}"),
     };
     let (mut other, mut guest) = session("true");
@@ -108,16 +108,26 @@ fn another_version_and_a_closed_port_fail_with_a_reason() {
     )
     .unwrap();
     other.readable();
-    assert!(failed(&other).contains("version"), "{}", failed(&other));
+    assert!(broken(&other).contains("version"), "{}", broken(&other));
 
     let (mut closed, guest) = session("true");
     drop(guest);
     closed.readable();
     assert!(
-        failed(&closed).contains("control port"),
+        broken(&closed).contains("control port"),
         "{}",
-        failed(&closed)
+        broken(&closed)
     );
+}
+
+#[test]
+fn systemd_that_powers_off_has_succeeded() {
+    for (systemd, code, expected) in [(true, 130, 0), (true, 7, 7), (false, 130, 130)] {
+        let (mut session, mut guest) = Session::new(orders("init"), systemd).unwrap();
+        proto::send(&mut guest, &ToHost::Exited { code }).unwrap();
+        session.readable();
+        assert_eq!(session.outcome(), Some(&Outcome::Exited(expected)));
+    }
 }
 
 #[test]

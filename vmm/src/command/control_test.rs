@@ -1,0 +1,87 @@
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+
+use devices::event_loop::EventLoop;
+use proto::{Start, ToHost};
+
+use super::super::signals::Forwarded;
+use super::*;
+
+/// Long enough for anything that happens at all, on a machine that is busy.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Runs an event loop with a session until that ends it. After `patience` without a Hello it calls
+/// `tell`. `guest` gets the other end of the session before. On a thread of its own, as it blocks
+/// signals.
+fn run(
+    patience: Duration,
+    tell: impl FnOnce() + Send + 'static,
+    guest: impl FnOnce(UnixStream) + Send + 'static,
+) -> Progress {
+    let monitor = thread::spawn(move || {
+        let mut event_loop = EventLoop::new().unwrap();
+        let (session, port) = Session::new(Start::default(), false).unwrap();
+        let mut timer = TimerFd::new().unwrap();
+        timer.reset(patience, None).unwrap();
+        let expire = Box::new(tell);
+        let hello = HelloTimer { timer, expire };
+        let signals = Signals::take(Forwarded::Usual).unwrap();
+        let stopper = event_loop.stopper();
+        let control = Control::new(Some(session), Some(hello), signals, None, stopper);
+        let progress = control.progress();
+        event_loop.add_subscriber(control);
+        guest(port);
+        event_loop.run().unwrap();
+        progress.lock().unwrap().clone()
+    });
+    monitor.join().unwrap()
+}
+
+#[test]
+fn a_guest_that_is_silent_is_told_of_once_and_goes_on() {
+    let (tell, told) = mpsc::channel();
+    let (port, its_port) = mpsc::channel();
+    let tell = move || {
+        tell.send(()).unwrap();
+        let mut guest: UnixStream = its_port.recv().unwrap();
+        proto::send(&mut guest, &ToHost::hello()).unwrap();
+        proto::send(&mut guest, &ToHost::Exited { code: 3 }).unwrap();
+        // Until the end, the port is open.
+        std::mem::forget(guest);
+    };
+    let progress = run(Duration::from_millis(1), tell, move |guest| {
+        port.send(guest).unwrap();
+    });
+    assert_eq!(progress.outcome, Some(Outcome::Exited(3)));
+    assert!(progress.init_ready.is_some());
+    assert_eq!(told.iter().count(), 1);
+}
+
+#[test]
+fn nothing_is_waited_for_after_hello() {
+    let (tell, told) = mpsc::channel();
+    let tell = move || tell.send(()).unwrap();
+    let progress = run(LONG * 60, tell, move |mut guest| {
+        thread::spawn(move || {
+            proto::send(&mut guest, &ToHost::hello()).unwrap();
+            // It is gone, with the timer that it belongs to.
+            let gone = told.recv_timeout(LONG) == Err(RecvTimeoutError::Disconnected);
+            let code = if gone { 0 } else { 1 };
+            proto::send(&mut guest, &ToHost::Exited { code }).unwrap();
+            // Until the end, the port is open.
+            std::mem::forget(guest);
+        });
+    });
+    assert_eq!(progress.outcome, Some(Outcome::Exited(0)));
+}
+
+#[test]
+fn what_breaks_down_ends_the_wait_too() {
+    let progress = run(LONG * 60, || (), drop);
+    assert!(
+        matches!(progress.outcome, Some(Outcome::Broken(_))),
+        "{progress:?}"
+    );
+    assert_eq!(progress.init_ready, None);
+}

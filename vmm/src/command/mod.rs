@@ -1,0 +1,106 @@
+//! The guest's command: what init is to run, and how it is connected to this process.
+//!
+//! ```text
+//! stdin, stdout, stderr ◀──────── ports ────────▶ console device ◀──▶ init
+//! signalfd, timerfd ──▶ Control ──▶ Session ◀─── control port ───────┘
+//! ```
+
+mod control;
+mod ports;
+mod session;
+mod signals;
+mod systemd;
+pub mod terminal;
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use devices::dev::DeviceSpec;
+use devices::event_loop::Stopper;
+use proto::Start;
+use vmm_sys_util::timerfd::TimerFd;
+
+pub use control::Progress;
+use control::{Control, HelloTimer};
+pub(crate) use ports::kernel_console;
+pub use session::Outcome;
+pub(crate) use session::SYSTEM_CALLS;
+use session::Session;
+pub use signals::Forwarded;
+use signals::Signals;
+
+use crate::config::Config;
+use crate::program::Program;
+
+/// How long a guest may boot before that is told.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What init is to run.
+#[derive(Debug)]
+pub struct Command {
+    /// What init is told.
+    pub start: Start,
+    /// The signals of this process that are the command's.
+    pub signals: Forwarded,
+    /// Whether it is systemd, which is stopped by another signal and has other exit codes.
+    pub systemd: bool,
+    /// How long init may stay silent before one line on standard error tells of it.
+    pub patience: Duration,
+}
+
+impl Command {
+    /// A command other than systemd, with 30 seconds for init's first word.
+    pub fn new(start: Start, signals: Forwarded) -> Self {
+        Self {
+            start,
+            signals,
+            systemd: false,
+            patience: PATIENCE,
+        }
+    }
+
+    fn signals(&self) -> Result<Signals> {
+        let signals = Signals::take(self.signals).context("signals")?;
+        Ok(match self.systemd {
+            true => signals.replace(libc::SIGTERM, systemd::power_off_signal()),
+            false => signals,
+        })
+    }
+
+    fn hello_timer(&self, program: &'static Program) -> io::Result<HelloTimer> {
+        let mut timer = TimerFd::new()?;
+        timer.reset(self.patience, None)?;
+        let seconds = self.patience.as_secs();
+        let expire = Box::new(move || {
+            let hint = program.hint;
+            program.tell(format_args!(
+                "the guest's init has not answered for {seconds} s: {hint}"
+            ));
+        });
+        Ok(HelloTimer { timer, expire })
+    }
+}
+
+/// Connects a guest and its command, if it has one, to this process: takes the signals, which has to
+/// be done before any thread is started, and makes the ends of all streams. The control is for the
+/// event loop, and ends the VM by `stopper`; the device is the console, if it has any use.
+///
+/// # Errors
+/// Names what does not work.
+pub(crate) fn connect(config: &Config, stopper: Stopper) -> Result<(Control, Option<DeviceSpec>)> {
+    let Some(command) = &config.command else {
+        let signals = Signals::take(Forwarded::Usual).context("signals")?;
+        let (device, size) = ports::console(config, Vec::new())?.unzip();
+        return Ok((Control::new(None, None, signals, size, stopper), device));
+    };
+    let signals = command.signals()?;
+    let terminal = command.start.process.terminal.is_some();
+    let (session, port) =
+        Session::new(command.start.clone(), command.systemd).context("control port")?;
+    let ports = ports::command_ports(port, terminal)?;
+    let (device, size) = ports::console(config, ports)?.unzip();
+    let timer = command.hello_timer(config.program).context("timer")?;
+    let control = Control::new(Some(session), Some(timer), signals, size, stopper);
+    Ok((control, device))
+}

@@ -1,0 +1,50 @@
+//! Which system calls the threads of a VM may make: each part is beside what needs it, and joined
+//! here.
+
+use anyhow::{Context, Result};
+use devices::event_loop;
+use devices::seccomp::{ANY_THREAD, Allowed};
+use libc::c_long;
+
+use crate::command::{self, terminal};
+use crate::kvm_stats;
+
+/// A vCPU thread runs the guest, decodes registers, makes and binds the eventfds of queues and
+/// interrupts, and wakes others.
+const VCPU: [c_long; 1] = [libc::SYS_eventfd2];
+
+/// To start the vCPU threads, which restrict themselves further.
+const START_OF_THREADS: [c_long; 6] = [
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_seccomp,
+    libc::SYS_set_robust_list,
+];
+
+/// For a thread that runs a vCPU.
+pub(crate) fn restrict_vcpu_thread() -> Result<()> {
+    Allowed::calls(ANY_THREAD.into_iter().chain(VCPU))
+        .with_kvm(&[terminal::RESTORE])
+        .and_then(Allowed::restrict_thread)
+        .context("system call filter of a vCPU thread")
+}
+
+/// For the thread that runs the VM, which asks what these devices do, too.
+pub(crate) fn restrict_main_thread(devices: &[c_long]) -> Result<()> {
+    let calls = [
+        &ANY_THREAD[..],
+        &event_loop::SYSTEM_CALLS,
+        &command::SYSTEM_CALLS,
+        &START_OF_THREADS,
+        // The vCPU threads inherit the filter.
+        &VCPU,
+        &kvm_stats::SYSTEM_CALLS,
+        devices,
+    ];
+    Allowed::calls(calls.concat())
+        .with_kvm(&terminal::REQUESTS)
+        .and_then(Allowed::restrict_thread)
+        .context("system call filter")
+}
