@@ -23,5 +23,5 @@ pub mod terminal;
 pub mod vcpu;
 pub mod vm;
 
-pub use arch::{cpuid::CpuFeatures, layout::MIN_RAM, syscalls};
+pub use arch::{CpuFeatures, layout::MIN_RAM, syscalls};
 pub use devices::dev::fs::CAPABILITIES as SHARE_CAPABILITIES;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
-use arch::cpuid::CpuFeatures;
+use arch::CpuFeatures;
 use devices::dev::DeviceSpec;
 use devices::dev::console::Streams;
 use devices::event_loop::{EventLoop, add_device};

@@ -84,10 +84,10 @@ impl CommandLine {
     /// Whether a kernel takes it that allows `max` bytes.
     pub(crate) fn fits(&self, max: usize) -> Result<(), Error> {
         let length = self.0.len();
-        match length > max {
-            true => Err(Error::TooLong { length, max }),
-            false => Ok(()),
+        if length > max {
+            return Err(Error::TooLong { length, max });
         }
+        Ok(())
     }
 }
 

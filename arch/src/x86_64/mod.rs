@@ -10,10 +10,13 @@ mod descriptors;
 pub mod initrd;
 pub mod kernel;
 pub mod layout;
+mod machine;
 mod memory_map;
 pub mod msrs;
+mod parameters;
 mod pvh;
 pub mod regs;
 pub mod syscalls;
 
-pub use boot::Machine;
+pub use cpuid::CpuFeatures;
+pub use machine::Machine;

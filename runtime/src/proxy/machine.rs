@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
+use arch::CpuFeatures;
 use arch::cmdline::{CommandLine, Console};
-use arch::cpuid::CpuFeatures;
 use devices::dev::console::{ConsoleHandle, Streams};
 use devices::dev::{DeviceSpec, fs, rng};
 use devices::event_loop::EventLoop;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
+use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
-use arch::cpuid::CpuFeatures;
 use devices::Memory;
 use devices::dev::console::Streams;
 use devices::event_loop::DeviceHandle;

@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
-use arch::cpuid::CpuFeatures;
 use devices::event_loop::EventLoop;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use vmm::board::{Board, Boot, HostBoard};
