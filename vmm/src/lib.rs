@@ -10,7 +10,6 @@
 pub mod board;
 pub mod control;
 pub mod exit;
-pub mod fabric;
 pub mod kick;
 pub mod kvm;
 pub mod kvm_stats;

@@ -66,7 +66,7 @@ pub const MSI_GSI_START: u32 = IOAPIC_PINS;
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Its interrupt: an I/O APIC pin, edge-triggered.
 pub const SERIAL_GSI: u32 = 4;
-/// I/O port of the pvpanic device: one byte.
+/// I/O port of the pvpanic device, where QEMU has it: one byte.
 pub const PVPANIC_PORT: u16 = 0x505;
 /// I/O port of ACPI's sleep control register (ACPI 6.5, 4.8.3.7): one byte. The guest powers off
 /// by writing [`SLEEP_TYPE_S5`] and SLP_EN.

@@ -1,16 +1,18 @@
 //! A PC without a past: local and I/O APICs in KVM, no PIT, hardware-reduced ACPI, PCI with its
 //! configuration space in memory alone: by ports, each access would be two exits.
 
+mod fabric;
+pub(crate) mod kvm;
+mod processors;
+
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
-use arch::boot::Machine;
-use arch::cpuid::{CpuFeatures, Host, Model};
 use arch::initrd::Initrd;
 use arch::kernel::{Entry, Kernel};
-use arch::layout;
+use arch::{CpuFeatures, Machine, layout};
 use devices::Memory;
 use devices::dev::console::Streams;
 use devices::event_loop::DeviceHandle;
@@ -21,14 +23,22 @@ use devices::legacy::{
 };
 use devices::pci::PciRoot;
 use devices::transport::pci::VirtioPci;
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs};
-use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use tracing::debug;
 
 use super::{Board, Boot};
 use crate::exit::Exit;
-use crate::fabric::KvmFabric;
 use crate::memory;
+use fabric::KvmFabric;
+use processors::Processors;
+
+// The machine as it is described to the guest, and as it is.
+const _: () = {
+    assert!(layout::SLEEP_STATUS_PORT == layout::SLEEP_CONTROL_PORT + Power::SLEEP_STATUS);
+    assert!(layout::RESET_PORT == layout::SLEEP_CONTROL_PORT + Power::RESET);
+    assert!(layout::RESET_VALUE == Power::RESET_VALUE);
+    assert!(layout::SLEEP_TYPE_S5 == Power::S5);
+};
 
 /// The x86_64 machine.
 pub struct Pc {
@@ -39,16 +49,8 @@ pub struct Pc {
     ports: PortBus,
     machine: Machine,
     next_bar: u64,
-    cpu: CpuSource,
+    processors: Processors,
     entry: Option<Entry>,
-}
-
-/// What the vCPUs' common model is made of, once the first of them tells the TSC's frequency.
-struct CpuSource {
-    supported: CpuId,
-    features: CpuFeatures,
-    tsc_deadline_timer: bool,
-    model: OnceLock<Model>,
 }
 
 impl Board for Pc {
@@ -64,15 +66,6 @@ impl Board for Pc {
         let memory = memory::allocate(&layout::ram_ranges(memory))
             .with_context(|| format!("{mib} MiB of guest memory"))?;
         memory::register(&vm, &memory).context("guest memory in KVM")?;
-        let supported = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .context("KVM_GET_SUPPORTED_CPUID")?;
-        let cpu = CpuSource {
-            supported,
-            features: features.clone(),
-            tsc_deadline_timer: kvm.check_extension(Cap::TscDeadlineTimer),
-            model: OnceLock::new(),
-        };
         Ok(Self {
             fabric: Arc::new(KvmFabric::new(Arc::clone(&vm))),
             vm,
@@ -86,7 +79,7 @@ impl Board for Pc {
                 pvpanic: true,
             },
             next_bar: layout::PCI_WINDOW_START,
-            cpu,
+            processors: Processors::new(kvm, cpus, features)?,
             entry: None,
         })
     }
@@ -142,22 +135,19 @@ impl Board for Pc {
             .vm
             .create_vcpu(index.into())
             .context("KVM_CREATE_VCPU")?;
-        let model = self.cpu.model(&vcpu, self.machine.cpus)?;
-        let cpuid = CpuId::from_entries(&model.vcpu(index)).context("CPUID")?;
-        vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
-        set_msrs(&vcpu)?;
+        self.processors.set_up(&vcpu, index)?;
         if index == 0 {
-            let Some(entry) = self.entry else {
-                bail!("no kernel is loaded")
-            };
-            let initial = vcpu.get_sregs().context("KVM_GET_SREGS")?;
-            vcpu.set_sregs(&arch::regs::special(entry, &initial))
-                .context("KVM_SET_SREGS")?;
-            vcpu.set_regs(&arch::regs::general(entry))
-                .context("KVM_SET_REGS")?;
-            vcpu.set_fpu(&arch::regs::fpu()).context("KVM_SET_FPU")?;
+            let entry = self.entry.context("no kernel is loaded")?;
+            processors::enter(&vcpu, entry)?;
         }
         Ok(vcpu)
+    }
+
+    fn place(vcpu: &VcpuFd) -> String {
+        match vcpu.get_regs() {
+            Ok(regs) => format!("guest instruction {:#x}", regs.rip),
+            Err(error) => format!("an unknown guest instruction (KVM_GET_REGS: {error})"),
+        }
     }
 
     fn run(&self, exit: VcpuExit<'_>) -> Result<Option<Exit>> {
@@ -212,30 +202,6 @@ fn legacy_ports() -> PortBus {
     ports.add(Cmos::PORTS.0, Cmos::PORTS.1, device(Cmos::new()));
     ports.add(I8042::PORTS.0, I8042::PORTS.1, device(I8042));
     ports
-}
-
-impl CpuSource {
-    fn model(&self, first: &VcpuFd, count: u32) -> Result<&Model> {
-        if let Some(model) = self.model.get() {
-            return Ok(model);
-        }
-        let host = Host {
-            tsc_khz: first.get_tsc_khz().unwrap_or(0),
-            tsc_deadline_timer: self.tsc_deadline_timer,
-        };
-        let model = Model::new(self.supported.as_slice(), &self.features, host, count)?;
-        Ok(self.model.get_or_init(|| model))
-    }
-}
-
-fn set_msrs(vcpu: &VcpuFd) -> Result<()> {
-    let entries = arch::msrs::boot();
-    let msrs = Msrs::from_entries(&entries).context("MSRs")?;
-    let set = vcpu.set_msrs(&msrs).context("KVM_SET_MSRS")?;
-    match entries.get(set) {
-        Some(refused) => bail!("KVM_SET_MSRS: MSR {:#x} refused", refused.index),
-        None => Ok(()),
-    }
 }
 
 /// A regular file: a directory opens as well, but cannot be read.
