@@ -8,9 +8,10 @@ use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
 use devices::event_loop::EventLoop;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use vmm::MIN_RAM;
 use vmm::board::{Board, Boot, HostBoard};
 use vmm::exit::Exit;
-use vmm::vm::{Config, Vm};
+use vmm::vm::{Config, Ended, Vm};
 use vmm_sys_util::tempfile::TempFile;
 
 /// Where a guest's code is.
@@ -101,19 +102,27 @@ pub(crate) fn kvm() -> Kvm {
 }
 
 /// Runs a guest as runq-vmm would, with `cpus` vCPUs; `drive` gets the event loop before.
-pub(crate) fn run_vm(code: &[u8], cpus: u32, drive: impl FnOnce(&mut EventLoop)) -> vmm::vm::Ended {
+pub(crate) fn run_vm(code: &[u8], cpus: u32, drive: impl FnOnce(&mut EventLoop)) -> Ended {
+    run_with(code, |config, event_loop| {
+        config.cpus = cpus;
+        drive(event_loop);
+    })
+}
+
+/// Runs a guest with one vCPU, or as `change` makes it.
+pub(crate) fn run_with(code: &[u8], change: impl FnOnce(&mut Config, &mut EventLoop)) -> Ended {
     let kernel = elf(code);
     let mut event_loop = EventLoop::new().unwrap();
-    drive(&mut event_loop);
-    let config = Config {
-        cpus,
-        memory: 64 << 20,
+    let mut config = Config {
+        cpus: 1,
+        memory: MIN_RAM,
         features: CpuFeatures::default(),
         boot: boot(&kernel),
         console: None,
         devices: Vec::new(),
         trace: false,
     };
+    change(&mut config, &mut event_loop);
     Vm::<HostBoard>::new(&kvm(), config, event_loop)
         .unwrap()
         .run()
@@ -139,7 +148,7 @@ pub(crate) enum Event {
 
 impl Machine {
     pub(crate) fn new(code: &[u8]) -> Self {
-        let mut board = HostBoard::new(&kvm(), 1, 64 << 20, &CpuFeatures::default()).unwrap();
+        let mut board = HostBoard::new(&kvm(), 1, MIN_RAM, &CpuFeatures::default()).unwrap();
         board.load(&boot(&elf(code))).unwrap();
         let vcpu = board.vcpu(0).unwrap();
         Self { board, vcpu }

@@ -3,6 +3,7 @@
 #![allow(bad_asm_style)] // differences of labels are beyond the assembler's Intel syntax
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure is a failed test
 
+mod console;
 mod guest;
 
 use std::sync::mpsc;

@@ -98,16 +98,15 @@ impl Board for Pc {
     }
 
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()> {
-        let Streams { input, output } = streams;
-        let serial = Serial::new(input, output).context("16550")?;
-        let interrupt = serial.interrupt();
+        let serial = Serial::new().context("16550")?;
         self.fabric
-            .bind_pin(layout::SERIAL_GSI, interrupt)
+            .bind_pin(layout::SERIAL_GSI, serial.interrupt())
             .context("interrupt of the 16550")?;
         let serial = Arc::new(Mutex::new(serial));
         self.ports
             .add(layout::SERIAL_PORT, Serial::PORTS, serial.clone());
-        event_loop.add_subscriber(SerialSubscriber::new(serial));
+        let Streams { input, output } = streams;
+        event_loop.add_subscriber(SerialSubscriber::new(serial, input, output));
         self.machine.serial = true;
         Ok(())
     }
