@@ -1,6 +1,6 @@
-//! `runq create` and `runq run`: the bundle as runc shall see it.
+//! `runq create` and `runq run`: the bundle as runc is to see it.
 //!
-//! runc reads config.json from the bundle, so that is where the host's part goes. The original stays
+//! runc reads config.json from the bundle, so that is where its part goes. The original stays
 //! beside it: a bundle that is used again is split from there.
 
 use std::fs::{self, OpenOptions};
@@ -19,9 +19,9 @@ use crate::split::{ANNOTATION, BundleFile, Split, VMSPEC, split};
 const CONFIG: &str = "config.json";
 /// The configuration as it was.
 const ORIGINAL: &str = "config.json.orig";
-/// The host's configuration before it takes its place.
+/// The configuration for runc before it takes its place.
 const NEXT: &str = "config.json.next";
-/// Most bytes of a configuration that are read.
+/// The longest configuration that is read, in bytes.
 const MAX_SIZE: u64 = 16 << 20;
 
 /// A bundle that has been rewritten. Dropped, it is as it was.
@@ -31,13 +31,13 @@ pub struct Rewritten {
     bundle: PathBuf,
     /// What to remove.
     files: Vec<&'static str>,
-    /// config.json is the host's.
+    /// config.json is the one for runc.
     replaced: bool,
 }
 
 impl Drop for Rewritten {
     fn drop(&mut self) {
-        // There is nobody to tell: what undid all this has been told.
+        // Nobody is told of failures here: the error that led to this has been told.
         if self.replaced {
             let _ = fs::rename(self.bundle.join(ORIGINAL), self.bundle.join(CONFIG));
         }
@@ -47,8 +47,8 @@ impl Drop for Rewritten {
     }
 }
 
-/// Splits the configuration in `bundle`, and replaces it by the host's part. `root` is where runq
-/// is installed, `given` are the options of the command line.
+/// Splits the configuration in `bundle`, and replaces it by the part for runc. `root` is where
+/// runq is installed, `given` are the options of the command line.
 ///
 /// # Errors
 /// Names what is wrong or missing; then the bundle is as it was.
@@ -107,7 +107,7 @@ fn write(bundle: PathBuf, split: &Split) -> Result<Rewritten> {
     }
     written.claim(VMSPEC)?;
     split.vm.save(&written.bundle.join(VMSPEC))?;
-    written.replace_config(&split.host)?;
+    written.replace_config(&split.runc)?;
     Ok(written)
 }
 
@@ -140,12 +140,12 @@ impl Rewritten {
     }
 
     /// The original's permissions hold for both: it has the container's environment.
-    fn replace_config(&mut self, host: &Value) -> Result<()> {
+    fn replace_config(&mut self, runc: &Value) -> Result<()> {
         let config = self.bundle.join(CONFIG);
         let next = self.claim(NEXT)?;
         let original = self.bundle.join(ORIGINAL);
         let name = || config.display().to_string();
-        let text = serde_json::to_vec(host).with_context(name)?;
+        let text = serde_json::to_vec(runc).with_context(name)?;
         fs::copy(&config, &next)
             .and_then(|_| fs::write(&next, text))
             .with_context(name)?;

@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use serde_json::json;
 
 use super::*;
-use crate::split::{Host, HostDevice};
+use crate::host::{Device, Host};
 use crate::vmspec::VmSpec;
 
 const CONFIG_JSON: &[u8] = include_bytes!("../testdata/config.run.json");
@@ -22,7 +22,7 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         vm_folder: "/var/lib/runq/vm".into(),
         commit: None,
         bundle: bundle.to_str().unwrap().into(),
-        devices: vec![HostDevice {
+        devices: vec![Device {
             path: host::KVM,
             major: 10,
             minor: 232,

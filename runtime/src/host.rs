@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
-
-use crate::split::{Host, HostDevice};
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// What no VM runs without.
 pub const KVM: &str = "/dev/kvm";
@@ -27,10 +27,50 @@ const INSTALLED_COMMIT: &str = "commit";
 /// Open files that Linux allows a process unless told otherwise (`sysctl_nr_open` of fs/file.c).
 const DEFAULT_OPEN_FILES: u64 = 1 << 20;
 
+/// What has to be known of the host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The folder that becomes every container's root, with `proxy` in it; absolute.
+    pub vm_folder: String,
+    /// The commit that what is installed was built from, if that is known.
+    pub commit: Option<String>,
+    /// The container's bundle; absolute.
+    pub bundle: String,
+    /// Those devices that the monitor can use and the host has.
+    pub devices: Vec<Device>,
+    /// Major number of the devices /dev/tapN, if there are any.
+    pub macvtap_major: Option<u32>,
+    /// Its processors that are online: as many vCPUs KVM recommends at most.
+    pub cpus: u32,
+    /// Most open files that a process can be allowed (/proc/sys/fs/nr_open).
+    pub open_files: u64,
+}
+
+impl Host {
+    /// Where a path of the container's configuration leads: relative ones begin at the bundle.
+    pub(crate) fn resolve(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.bundle)
+        }
+    }
+}
+
+/// A character device of the host.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "major and minor number, as mknod(2) has them")]
+pub struct Device {
+    /// Path, on the host and in the container.
+    pub path: &'static str,
+    pub major: u32,
+    pub minor: u32,
+}
+
 /// Looks at the host for a container with this bundle; `root` is where runq is installed.
 ///
 /// # Errors
-/// When what no VM runs without is not there.
+/// When something is missing that no VM runs without.
 pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
     let vm_folder = root.join("vm");
     for part in PARTS {
@@ -92,9 +132,9 @@ fn text(path: &Path) -> Result<String> {
 }
 
 /// The numbers of a character device, if it is there.
-pub fn device(path: &'static str) -> Option<HostDevice> {
+pub fn device(path: &'static str) -> Option<Device> {
     let metadata = fs::metadata(path).ok()?;
-    metadata.file_type().is_char_device().then(|| HostDevice {
+    metadata.file_type().is_char_device().then(|| Device {
         path,
         major: libc::major(metadata.rdev()),
         minor: libc::minor(metadata.rdev()),
@@ -115,27 +155,13 @@ fn parse_macvtap_major(devices: &str) -> Option<u32> {
 /// As many as the kernel allows, if we may raise limits; else our own limit, as in a container that
 /// Docker runs in.
 fn open_files() -> u64 {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let raise = may_raise_limits(&read("/proc/self/status"));
-    let own = own_open_files(&read("/proc/self/limits")).filter(|_| !raise);
-    let most = read("/proc/sys/fs/nr_open").trim().parse().ok();
-    own.or(most).unwrap_or(DEFAULT_OPEN_FILES)
-}
-
-/// CAP_SYS_RESOURCE among the effective capabilities of /proc/PID/status, proc(5).
-fn may_raise_limits(status: &str) -> bool {
-    const CAP_SYS_RESOURCE: u64 = 24;
-    let mut lines = status.lines();
-    let set = lines.find_map(|line| line.strip_prefix("CapEff:"));
-    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    set.is_some_and(|set| set & (1 << CAP_SYS_RESOURCE) != 0)
-}
-
-/// The hard limit in /proc/PID/limits, unless there is none: "Max open files  SOFT  HARD  files".
-fn own_open_files(limits: &str) -> Option<u64> {
-    let mut lines = limits.lines();
-    let columns = lines.find_map(|line| line.strip_prefix("Max open files"))?;
-    columns.split_whitespace().nth(1)?.parse().ok()
+    let may_raise =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
+    let own = getrlimit(Resource::Nofile).maximum;
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    own.filter(|_| !may_raise)
+        .or(most.trim().parse().ok())
+        .unwrap_or(DEFAULT_OPEN_FILES)
 }
 
 #[cfg(test)]
@@ -155,21 +181,6 @@ mod tests {
         let devices = "Character devices:\n  1 mem\n237 macvtap\n\nBlock devices:\n  8 sd\n";
         assert_eq!(parse_macvtap_major(devices), Some(237));
         assert_eq!(parse_macvtap_major("Character devices:\n 10 misc\n"), None);
-    }
-
-    #[test]
-    fn limits_are_raised_by_those_who_may() {
-        assert!(may_raise_limits("Name:\tx\nCapEff:\t000001ffffffffff\n"));
-        assert!(!may_raise_limits(
-            "CapPrm:\t000001ffffffffff\nCapEff:\t000001fffeffffff\n"
-        ));
-        assert!(!may_raise_limits(""));
-        let limits = "Max processes  5  6  processes\nMax open files   1024    20000   files\n";
-        assert_eq!(own_open_files(limits), Some(20000));
-        assert_eq!(
-            own_open_files("Max open files  1  unlimited  files\n"),
-            None
-        );
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What runs between `docker run` and a virtual machine.
 //!
 //! ```text
-//! config.json ──▶ runq: host spec ──▶ runc ──▶ proxy ──▶ the VM
-//!                       vmspec.json ─────────────┘
+//! config.json ──▶ runq: config.json ──▶ runc ──▶ proxy ──▶ the VM
+//!                       vmspec.json ───────────────┘
 //! ```
 //!
 //! `runq` is called by containerd instead of runc. It splits the container's configuration into
-//! what the host does (runc goes on with that) and what happens in the VM ([`vmspec::VmSpec`]).
+//! what happens on the host, which is runc's, and what happens in the VM ([`vmspec::VmSpec`]).
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
 pub mod check;

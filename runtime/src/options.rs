@@ -48,7 +48,7 @@ const MOST_MEMORY: u64 = 64 << 20;
 /// Most virtual CPUs: KVM allows no more (`KVM_MAX_VCPUS`), and hosts have fewer.
 const MOST_CPUS: u32 = 1024;
 
-/// What is not there yet. A container that asks for it is refused.
+/// What is not supported yet. A container that asks for it is refused.
 const NOT_YET: [(&str, &str); 3] = [
     ("9pcache", "RUNQ_9PCACHE"),
     ("", "RUNQ_ROOTDISK"),
@@ -66,9 +66,7 @@ pub struct Options {
     pub dns: Option<Dns>,
     /// Absolute paths where a tmpfs is mounted unless the container has a mount there.
     pub tmpfs: Vec<String>,
-    /// Nobody may run further commands in the VM.
-    pub no_exec: bool,
-    /// The container's environment is to be found in the file /.runqenv.
+    /// The container finds its environment in the file /.runqenv.
     pub environment_file: bool,
     /// Switches for CPU features, as [`CpuFeatures`] reads them.
     pub cpu_features: String,
@@ -103,6 +101,8 @@ impl Options {
         }
         // Upstream's QEMU did without PMU and virtio 1 on a host that is a VM itself.
         source.flag("nestedvm", "")?;
+        // Nobody can run further commands in the VM yet.
+        source.flag("noexec", "RUNQ_NOEXEC")?;
         Ok(Self {
             cpus: source.number(["cpu", "RUNQ_CPU"], "vCPUs", 1, (1, MOST_CPUS))?,
             memory_mib: source.number(
@@ -113,7 +113,6 @@ impl Options {
             )?,
             dns: dns(&source)?,
             tmpfs: source.paths("tmpfs")?,
-            no_exec: source.flag("noexec", "RUNQ_NOEXEC")?,
             environment_file: source.flag("runqenv", "RUNQ_RUNQENV")?,
             cpu_features: cpu_features(&source)?,
             systemd: source.flag("", "RUNQ_SYSTEMD")?,
@@ -181,9 +180,10 @@ struct Setting<'a> {
 impl std::fmt::Display for Setting<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (name, value) = (self.name, self.value.escape_debug());
-        match self.is_option {
-            true => write!(f, "--{name} {value}"),
-            false => write!(f, "{name}={value}"),
+        if self.is_option {
+            write!(f, "--{name} {value}")
+        } else {
+            write!(f, "{name}={value}")
         }
     }
 }
@@ -229,7 +229,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// On or off, in the words that upstream's language takes for it.
+    /// On or off, in the words of Go's strconv.ParseBool, which upstream uses.
     fn flag(&self, option: &'a str, variable: &'a str) -> Result<bool> {
         let Some(setting) = self.find(option, &[variable]) else {
             return Ok(false);

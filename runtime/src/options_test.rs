@@ -20,7 +20,6 @@ fn the_defaults_are_those_of_the_documentation() {
             memory_mib: 256,
             dns: None,
             tmpfs: Vec::new(),
-            no_exec: false,
             environment_file: false,
             cpu_features: "host".into(),
             systemd: false,
@@ -32,13 +31,13 @@ fn the_defaults_are_those_of_the_documentation() {
 #[test]
 fn a_variable_comes_before_the_option() {
     let options = read(
-        &[("cpu", "2"), ("mem", "512"), ("noexec", "true")],
-        &["RUNQ_CPU=3", "RUNQ_CPU=4", "RUNQ_CPUS=9", "RUNQ_NOEXEC=0"],
+        &[("cpu", "2"), ("mem", "512"), ("runqenv", "true")],
+        &["RUNQ_CPU=3", "RUNQ_CPU=4", "RUNQ_CPUS=9", "RUNQ_RUNQENV=0"],
     )
     .unwrap();
     assert_eq!(options.cpus, 4);
     assert_eq!(options.memory_mib, 512);
-    assert!(!options.no_exec);
+    assert!(!options.environment_file);
 }
 
 #[test]
@@ -58,6 +57,10 @@ fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
     assert_eq!(
         error(&[], &["RUNQ_SYSTEMD=on"]),
         "RUNQ_SYSTEMD=on: 1, true, 0 and false are allowed"
+    );
+    assert_eq!(
+        error(&[], &["RUNQ_NOEXEC=2"]),
+        "RUNQ_NOEXEC=2: 1, true, 0 and false are allowed"
     );
     assert_eq!(
         error(&[("nestedvm", "maybe")], &[]),

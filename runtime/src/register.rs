@@ -81,15 +81,16 @@ fn change(file: &Path, how: impl FnOnce(&mut Object) -> Result<()>) -> Result<bo
     if before == after {
         return Ok(false);
     }
-    let written = match after.is_empty() && !file.is_symlink() {
-        true => fs::remove_file(&path).map_err(Into::into),
-        false => write(&path, &after),
+    let written = if after.is_empty() && !file.is_symlink() {
+        fs::remove_file(&path).map_err(Into::into)
+    } else {
+        write(&path, &after)
     };
     written.with_context(|| format!("cannot change {}", path.display()))?;
     Ok(true)
 }
 
-/// An empty object stands for no file, and for an empty one, as for Docker.
+/// A file that is missing or empty reads as an empty object, as for Docker.
 fn read(path: &Path) -> Result<Object> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),

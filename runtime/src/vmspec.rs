@@ -1,4 +1,4 @@
-//! What `runq` tells `proxy`: the machine to run, and what init shall do in it.
+//! What `runq` tells `proxy`: the machine to run, and what init is to do in it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ pub const SHARE: &str = "/run/share";
 /// Tag of that virtio-fs share.
 pub const SHARE_TAG: &str = "runq";
 
-/// Most bytes of the file: JSON takes a few times what the same message takes on its way to the
+/// The longest file that is read, in bytes: JSON takes a few times what the same message takes on its way to the
 /// guest, which is bounded as well.
 const MAX_SIZE: u64 = 16 * proto::MAX_FRAME as u64;
 

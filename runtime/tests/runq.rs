@@ -152,9 +152,10 @@ fn an_option_without_effect_is_told_in_the_log_and_not_to_the_container() {
 fn a_refusal_is_told_in_the_log_and_leaves_nothing_behind() {
     let place = Place::new();
     let output = place.runq("--log log.json --log-format json --mem 1 create -b bundle ID");
-    let message = match has_kvm() {
-        true => "--mem 1: whole numbers of MiB from 64 to 67108864 are allowed",
-        false => "/dev/kvm: not found: `runq check` tells what this host needs",
+    let message = if has_kvm() {
+        "--mem 1: whole numbers of MiB from 64 to 67108864 are allowed"
+    } else {
+        "/dev/kvm: not found: `runq check` tells what this host needs"
     };
     assert_eq!(stderr(&output), format!("runq: {message}\n"));
     assert_eq!(output.status.code(), Some(1));

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
+use virtio_queue::QueueT;
 
 use crate::config_space::ConfigSpace;
 use crate::device::{DeviceError, DeviceKind, Traits, VirtioDevice, Watch};
@@ -66,11 +67,11 @@ impl VirtioDevice for Rng {
         let Some(queue) = queues.first_mut() else {
             return Ok(());
         };
-        let memory = Arc::clone(queue.memory());
+        let (memory, size) = (Arc::clone(queue.memory()), queue.ring().size());
         take_turn(queue, |chain| {
-            let mut buffers = Buffers::writable(chain, &memory);
+            let buffers = Buffers::writable(chain, size)?;
             let mut written = 0;
-            for slice in buffers.slices(MAX_REQUEST)? {
+            for slice in buffers.slices(&memory, MAX_REQUEST)? {
                 written += fill(&slice).map_err(|source| DeviceError::Host {
                     what: "get random numbers for the guest".to_owned(),
                     source,

@@ -1,10 +1,8 @@
 //! The memory that a chain of descriptors names, used up from the front.
 
-use std::sync::Arc;
+use std::vec::IntoIter;
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;
-use virtio_queue::DescriptorChain;
-use virtio_queue::desc::split::Descriptor;
 use vm_memory::bitmap::WithBitmapSlice;
 use vm_memory::{Address, GuestAddress, GuestMemory, VolatileSlice};
 
@@ -18,40 +16,64 @@ pub(crate) type Slice<'a> = VolatileSlice<'a, <BitmapMmapRegion as WithBitmapSli
 /// How many pieces [`Buffers::slices`] gathers: as many as one system call takes.
 const MAX_SLICES: usize = crate::stream::MAX_BUFFERS;
 
-/// Either what the device may read of a chain, or what it may write. Walking it takes time in
-/// proportion to the descriptors, however often it is interrupted; addresses are checked before
-/// they are used.
+/// Either what the device may read of a chain, or what it may write. Each descriptor is read once,
+/// when the chain is taken; addresses are checked before they are used.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     head: u16,
-    memory: Arc<Memory>,
-    rest: DescriptorChain<Arc<Memory>>,
-    writable: bool,
-    /// What is left of the descriptor in front of `rest`.
+    /// What is left: the first buffer, then the others. Linux' drivers send one mostly, for which
+    /// nothing is allocated.
+    first: Buffer,
+    others: IntoIter<Buffer>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Buffer {
     address: GuestAddress,
     length: usize,
 }
 
 impl Buffers {
-    /// What the driver wrote for the device.
-    pub(crate) fn readable(chain: Chain, memory: &Arc<Memory>) -> Self {
-        Self::new(chain, memory, false)
+    /// What the driver wrote for the device, in a chain of a queue of `queue_size` descriptors.
+    ///
+    /// # Errors
+    /// When the chain is longer than the queue, or is not to be followed to its end.
+    pub(crate) fn readable(chain: Chain, queue_size: u16) -> Result<Self, DeviceError> {
+        Self::new(chain, queue_size, false)
     }
 
-    /// What the driver left room for.
-    pub(crate) fn writable(chain: Chain, memory: &Arc<Memory>) -> Self {
-        Self::new(chain, memory, true)
+    /// What the driver left room for, in the same way.
+    ///
+    /// # Errors
+    /// As [`Self::readable`].
+    pub(crate) fn writable(chain: Chain, queue_size: u16) -> Result<Self, DeviceError> {
+        Self::new(chain, queue_size, true)
     }
 
-    fn new(chain: Chain, memory: &Arc<Memory>, writable: bool) -> Self {
-        Self {
-            head: chain.head_index(),
-            memory: Arc::clone(memory),
-            rest: chain,
-            writable,
-            address: GuestAddress(0),
-            length: 0,
+    fn new(chain: Chain, queue_size: u16, writable: bool) -> Result<Self, DeviceError> {
+        let head = chain.head_index();
+        let mut has_next = false;
+        let mut buffers = chain
+            // Section 2.7.5.3.1: no chain is longer than the queue, those in indirect tables too.
+            .take(queue_size.into())
+            .inspect(|descriptor| has_next = descriptor.has_next())
+            .filter(|descriptor| descriptor.is_write_only() == writable && descriptor.len() > 0)
+            .map(|descriptor| Buffer {
+                address: descriptor.addr(),
+                length: descriptor.len() as usize,
+            });
+        let first = buffers.next().unwrap_or_default();
+        let others = buffers.collect::<Vec<_>>().into_iter();
+        if has_next {
+            return Err(DeviceError::Driver(format!(
+                "descriptor chain {head} has no end within the {queue_size} of its queue"
+            )));
         }
+        Ok(Self {
+            head,
+            first,
+            others,
+        })
     }
 
     /// The chain's name, with which it is returned.
@@ -60,19 +82,21 @@ impl Buffers {
     }
 
     /// The next pieces, none of them empty, together at most `limit` bytes; nothing at the end.
+    /// `memory` is that of the chain's queue.
     ///
     /// # Errors
     /// When the driver named memory that does not exist.
-    pub(crate) fn slices(&mut self, limit: usize) -> Result<Vec<Slice<'_>>, DeviceError> {
-        self.skip_empty();
-        let mut slices = Vec::with_capacity(1);
+    pub(crate) fn slices<'a>(
+        &self,
+        memory: &'a Memory,
+        limit: usize,
+    ) -> Result<Vec<Slice<'a>>, DeviceError> {
+        let mut slices = Vec::new();
         let mut room = limit;
-        let rest = self.rest.clone().filter(fits(self.writable));
-        let descriptors = rest.map(|d| (d.addr(), d.len() as usize));
-        for (address, length) in [(self.address, self.length)].into_iter().chain(descriptors) {
+        for &Buffer { address, length } in [&self.first].into_iter().chain(self.others.as_slice()) {
             let length = length.min(room);
             room -= length;
-            for slice in self.memory.get_slices(address, length) {
+            for slice in memory.get_slices(address, length) {
                 slices.push(slice.map_err(|error| {
                     DeviceError::Driver(format!("buffer at {:#x}: {error}", address.0))
                 })?);
@@ -87,30 +111,22 @@ impl Buffers {
     /// Leaves out the next `count` bytes, which [`Self::slices`] gave out.
     pub(crate) fn advance(&mut self, mut count: usize) {
         loop {
-            let step = count.min(self.length);
+            let step = count.min(self.first.length);
             // It does not overflow: the memory exists.
-            self.address = self.address.unchecked_add(step as u64);
-            self.length -= step;
+            self.first.address = self.first.address.unchecked_add(step as u64);
+            self.first.length -= step;
             count -= step;
-            if count == 0 || !self.next_descriptor() {
+            if self.first.length > 0 {
                 return;
+            }
+            match self.others.next() {
+                Some(next) => self.first = next,
+                None => return,
             }
         }
     }
-
-    fn skip_empty(&mut self) {
-        while self.length == 0 && self.next_descriptor() {}
-    }
-
-    fn next_descriptor(&mut self) -> bool {
-        let Some(descriptor) = self.rest.by_ref().find(fits(self.writable)) else {
-            return false;
-        };
-        (self.address, self.length) = (descriptor.addr(), descriptor.len() as usize);
-        true
-    }
 }
 
-fn fits(writable: bool) -> impl Fn(&Descriptor) -> bool {
-    move |descriptor| descriptor.is_write_only() == writable
-}
+#[cfg(test)]
+#[path = "buffers_test.rs"]
+mod tests;

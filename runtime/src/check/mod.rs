@@ -12,14 +12,14 @@ use crate::register::DAEMON_JSON;
 
 pub use table::table;
 
-/// How a part of the host is.
+/// Whether a part of the host is fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// As it should be.
     Fit,
-    /// Missing, and runq works without.
+    /// Missing, and runq works without it.
     Optional,
-    /// Missing, and no container runs without.
+    /// Missing, and no container runs without it.
     Unfit,
 }
 
@@ -28,7 +28,7 @@ pub enum State {
 pub struct Finding {
     /// The part.
     pub part: String,
-    /// How it is.
+    /// Whether it is fit.
     pub state: State,
     /// What it is, or what to do about it.
     pub detail: String,
@@ -59,6 +59,7 @@ impl Finding {
 /// Looks at all parts. `root` is where runq is installed, `runc` the runc that it would execute.
 pub fn findings(root: &Path, runc: Result<&Path>) -> Vec<Finding> {
     let mut findings = vec![
+        probes::linux(Path::new("/proc/sys/kernel/osrelease")),
         probes::kvm(),
         probes::control_groups(Path::new("/sys/fs/cgroup")),
         probes::runc(runc),

@@ -10,12 +10,28 @@ use serde_json::Value;
 use super::Finding;
 use crate::host;
 
-/// KVM can run our guests.
+/// Whether KVM can run our guests.
 pub(super) fn kvm() -> Finding {
     let usable = vmm::kvm::open().and_then(|_| vmm::kvm::check_runs_linux());
     match usable {
         Ok(()) => Finding::fit("KVM", "/dev/kvm runs Linux guests"),
         Err(error) => Finding::unfit("KVM", error.to_string()),
+    }
+}
+
+/// Whether Linux has mount_setattr(2), with which runc restricts what is mounted below a volume.
+pub(super) fn linux(release: &Path) -> Finding {
+    let release = fs::read_to_string(release).unwrap_or_default();
+    let numbers = release.split(['.', '-', '\n']);
+    let mut numbers = numbers.map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    if version >= (Some(5), Some(12)) {
+        Finding::fit("Linux", release.trim())
+    } else {
+        Finding::unfit(
+            "Linux",
+            format!("{}: install 5.12 or newer", release.trim()),
+        )
     }
 }
 
@@ -118,7 +134,7 @@ fn runq_among(runtimes: &Value) -> Option<String> {
     Some(name.clone())
 }
 
-/// The first line that a program prints, or of what it complains about.
+/// The first line that a program prints, or of its complaint.
 fn first_line(command: &mut Command) -> Result<String> {
     let name = command.get_program().display().to_string();
     let output = command
@@ -141,6 +157,21 @@ mod tests {
 
     use super::super::State;
     use super::*;
+
+    #[test]
+    fn old_kernels_will_not_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("osrelease");
+        for (release, state) in [
+            ("6.1.0-13-amd64\n", State::Fit),
+            ("5.12\n", State::Fit),
+            ("5.10.0-26-amd64\n", State::Unfit),
+            ("4.19.0\n", State::Unfit),
+        ] {
+            fs::write(&path, release).unwrap();
+            assert_eq!(linux(&path).state, state, "{release}");
+        }
+    }
 
     #[test]
     fn both_versions_of_control_groups_will_do() {

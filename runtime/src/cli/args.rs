@@ -1,7 +1,7 @@
 //! The command line, taken apart: our options, runc's global options, the command.
 //!
-//! Our options stand among runc's, before the command; what is not ours is runc's, and goes to it
-//! as it is. A parser that knows all options cannot do that: runc may have options that we do not
+//! Our options come among runc's, before the command; what is not ours is runc's, and goes to it as
+//! it is. A parser that knows all options cannot do that: runc may have options that we do not
 //! know.
 
 use std::ffi::{OsStr, OsString};
@@ -14,8 +14,8 @@ use crate::options::{Given, NAMES, Takes};
 /// runc's global options that are followed by a value.
 const RUNC_VALUES: [&str; 5] = ["criu", "log", "log-format", "root", "rootless"];
 
-/// The commands, runc's and ours. They tell where the command is after an option that we do not know, which may
-/// be followed by a value.
+/// The commands, runc's and ours. They tell where the command is after an option that we do not
+/// know, which may be followed by a value.
 const COMMANDS: [&str; 22] = [
     "check",
     "checkpoint",

@@ -96,10 +96,12 @@ fn register_with_docker(
         [] => bail!("no command"),
     };
     let file_name = file.display();
-    print(&match change(file)? {
-        true => format!("{file_name}: changed; tell Docker: systemctl reload docker\n"),
-        false => format!("{file_name}: nothing to change\n"),
-    })
+    let result = if change(file)? {
+        "changed; tell Docker: systemctl reload docker"
+    } else {
+        "nothing to change"
+    };
+    print(&format!("{file_name}: {result}\n"))
 }
 
 /// `runq create --help` and nothing else: where there is more, `--help` might be a value.
@@ -127,7 +129,7 @@ fn installed_program() -> Result<PathBuf> {
     std::path::absolute(&program).with_context(|| program.display().to_string())
 }
 
-/// Shows how fit the host is.
+/// Shows whether this host is fit.
 fn check(line: &CommandLine) -> Result<ExitCode> {
     if let Some(argument) = line.command.get(1) {
         bail!("check {}: it takes no arguments", argument.display());
@@ -136,10 +138,11 @@ fn check(line: &CommandLine) -> Result<ExitCode> {
     let runc = runc.as_ref().map(Runc::path);
     let findings = check::findings(&root(), runc.map_err(|error| anyhow!("{error:#}")));
     print(&check::table(&findings))?;
-    match check::is_fit(&findings) {
-        true => Ok(ExitCode::SUCCESS),
-        false => Ok(ExitCode::FAILURE),
-    }
+    Ok(if check::is_fit(&findings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Our version in the form of runc's, which follows.
@@ -149,7 +152,7 @@ fn version(line: &CommandLine) -> Result<ExitCode> {
     Err(Runc::find(line)?.exec(line))
 }
 
-/// Splits the container's configuration, and lets runc go on with the host's part.
+/// Splits the container's configuration, and lets runc go on with its part.
 fn create(line: &CommandLine) -> Result<ExitCode> {
     let runc = Runc::find(line)?;
     if line.ours.contains_key("nestedvm") {

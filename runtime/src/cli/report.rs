@@ -42,7 +42,7 @@ impl Report {
         ExitCode::FAILURE
     }
 
-    /// Tells something of use, on one line. It is kept out of stderr if there is a log: when a
+    /// Tells the user something, on one line. It goes to the log alone if there is one: when a
     /// container is created, stderr is the container's.
     pub(super) fn warning(&self, message: &str) {
         match &self.log {

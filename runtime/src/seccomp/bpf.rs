@@ -152,9 +152,10 @@ fn rule(conditions: &[Condition], action: u32) -> Code {
 fn check(condition: &Condition, fail: u8) -> Code {
     let argument = offset::ARGUMENTS + 8 * condition.index;
     let (high, low) = (argument + offset::HIGH, argument + offset::LOW);
-    let (yes, no) = match condition.result {
-        true => (0, fail),
-        false => (fail, 0),
+    let (yes, no) = if condition.result {
+        (0, fail)
+    } else {
+        (fail, 0)
     };
     match condition.test {
         Test::Equal { mask, value } => {

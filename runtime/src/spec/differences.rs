@@ -9,9 +9,9 @@ use anyhow::{Result, ensure};
 use oci_spec::runtime::{Arch, Capability};
 use serde_json::{Map, Value, json};
 
-/// What is read: names of members, for the objects at each path. What else there is is runc's to
-/// judge, by a version of the specification that may be newer than the crate's. Of a filter, flags
-/// and listener are left out: init installs it without.
+/// The members that are read of the objects at each path. runc judges all others, by a version of
+/// the specification that may be newer than the crate's. A filter's flags and listener have no
+/// effect: init installs it without.
 #[rustfmt::skip] // one path a line
 const READ: [(&str, &str); 11] = [
     ("", "ociVersion process root hostname domainname mounts annotations linux"),
@@ -59,8 +59,8 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// Fields that the crate requires and that have a value without being there: root is the user, and a
-/// rule may be of no system call.
+/// Adds fields that the crate requires and others do not: without a user, the process is root's, and
+/// a rule may be of no system call.
 fn add_missing(config: &mut Value) {
     for (path, name, value) in [
         ("process", "user", json!({})),

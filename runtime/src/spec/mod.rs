@@ -69,7 +69,7 @@ pub fn root(spec: &Spec) -> Result<&Root> {
 /// What only Linux has, which a VM cannot be without.
 ///
 /// # Errors
-/// When there is nothing of it.
+/// When it is missing.
 pub fn linux(spec: &Spec) -> Result<&Linux> {
     spec.linux().as_ref().context("linux is missing")
 }

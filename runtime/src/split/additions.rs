@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{BundleFile, Host, clean};
+use super::{BundleFile, clean};
+use crate::host::Host;
 use crate::options::{Dns, Options};
 use oci_spec::runtime::{Process, Spec};
 

@@ -1,4 +1,4 @@
-//! What happens in the VM.
+//! The VM: its sizes, and what init mounts and runs in it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use proto::{Device, FileSystem, Root, Start, ToGuest};
 
 use super::resources::Sizes;
-use super::{Host, clean, guest_mounts, process};
+use super::{clean, guest_mounts, process};
+use crate::host::Host;
 use crate::options::Options;
 use crate::seccomp;
 use crate::spec;
@@ -61,7 +62,7 @@ pub(super) fn vm_spec(
     })
 }
 
-/// Refuses what is more than one message can carry here, where the user learns of it.
+/// Refuses here, where the user learns of it, what one message cannot carry.
 fn check_length(start: &Start) -> Result<()> {
     let message = ToGuest::Start {
         version: proto::VERSION,

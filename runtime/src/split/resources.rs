@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{LinuxCpu, Spec};
 use serde_json::{Map, Value, json};
 
-use super::Host;
+use crate::host::Host;
 use crate::options::Options;
 
 const MIB: u64 = 1 << 20;
@@ -78,7 +78,7 @@ fn cpus(cpu: &LinuxCpu) -> u64 {
         .div_ceil(period.unwrap_or(DEFAULT_PERIOD))
 }
 
-/// `linux.resources` of the host.
+/// `linux.resources` for runc.
 ///
 /// # Errors
 /// When a limit becomes more than there can be.
@@ -88,7 +88,7 @@ pub(super) fn rewrite(
     host: &Host,
 ) -> Result<()> {
     resources.insert("devices".into(), Value::Array(device_rules(host)));
-    // The guest keeps this limit: its processes are none of the host's.
+    // The guest enforces this limit: its processes are not the host's.
     resources.shift_remove("pids");
     let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut) else {
         return Ok(());

@@ -7,8 +7,9 @@ mod rules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use runtime::host::{Device, Host};
 use runtime::options::Given;
-use runtime::split::{Host, HostDevice, Split, split};
+use runtime::split::{Split, split};
 use serde_json::{Value, json};
 
 fn testdata(name: &str) -> PathBuf {
@@ -23,7 +24,7 @@ fn config(name: &str) -> Value {
 }
 
 fn host() -> Host {
-    let device = |path, minor| HostDevice {
+    let device = |path, minor| Device {
         path,
         major: 10,
         minor,
@@ -92,10 +93,10 @@ fn text_of(split: &Split) -> String {
     let filter = &mut vm["start"]["process"]["seccomp"];
     *filter = json!(!filter.as_array().unwrap().is_empty());
     vm.as_object_mut().unwrap().remove("version");
-    let mut host = split.host.clone();
-    host["annotations"]["org.runq.version"] = "VERSION".into();
+    let mut runc = split.runc.clone();
+    runc["annotations"]["org.runq.version"] = "VERSION".into();
     let files: Vec<_> = split.files.iter().map(|file| format!("{file:?}")).collect();
-    let whole = json!({"host": host, "vm": vm, "files": files});
+    let whole = json!({"host": runc, "vm": vm, "files": files});
     format!("{}\n", serde_json::to_string_pretty(&whole).unwrap())
 }
 

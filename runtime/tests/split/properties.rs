@@ -80,7 +80,7 @@ proptest! {
         config.pointer_mut(pointer).unwrap()[&name] = value.clone();
         // Strings are all that annotations and the like may have.
         if let Ok(split) = split(&config, &Given::new(), &host()) {
-            prop_assert_eq!(split.host.pointer(pointer).unwrap().get(&name), Some(&value));
+            prop_assert_eq!(split.runc.pointer(pointer).unwrap().get(&name), Some(&value));
         } else {
             prop_assert!(pointer.starts_with("/annotations"));
         }

@@ -131,7 +131,7 @@ fn the_monitor_is_the_process() {
         config["process"]["oomScoreAdj"] = 300.into();
     });
     let split = split_with(&config, &[]);
-    let process = &split.host["process"];
+    let process = &split.runc["process"];
     assert_eq!(process["args"], json!(["/proxy"]));
     assert_eq!(process["env"], json!(["RUNQ_LOG=debug"]));
     assert_eq!(process["user"], json!({"uid": 0, "gid": 0}));
@@ -147,17 +147,17 @@ fn the_monitor_is_the_process() {
     );
     assert_eq!(guest.user.additional_gids, [8]);
     let quiet = split_with(&self::config("run"), &[]);
-    assert_eq!(quiet.host["process"]["env"], json!([]));
+    assert_eq!(quiet.runc["process"]["env"], json!([]));
 }
 
 #[test]
 fn only_a_terminal_needs_pseudo_terminals_on_the_host() {
     let without = split_with(&config("run"), &[]);
-    assert!(!destinations(&without.host["mounts"]).contains(&"/dev/pts"));
+    assert!(!destinations(&without.runc["mounts"]).contains(&"/dev/pts"));
     assert_eq!(without.vm.start.process.terminal, None);
     let with = split_with(&config("run-ti"), &[]);
     assert_eq!(
-        destinations(&with.host["mounts"])[..3],
+        destinations(&with.runc["mounts"])[..3],
         ["/proc", "/dev", "/dev/pts"]
     );
     assert!(with.vm.start.process.terminal.is_some());
@@ -171,7 +171,7 @@ fn mounts_of_the_monitor_that_are_missing_are_made() {
     });
     let split = split_with(&config, &[]);
     assert_eq!(
-        destinations(&split.host["mounts"]),
+        destinations(&split.runc["mounts"]),
         [
             "/proc",
             "/dev",
@@ -191,7 +191,7 @@ fn volumes_are_shared_with_fewer_rights_and_no_propagation() {
         "options": ["rbind", "rshared", "ro", "exec", "x-own"],
     });
     let split = split_with(&changed(|config| config["mounts"] = json!([volume])), &[]);
-    let mounts = split.host["mounts"].as_array().unwrap();
+    let mounts = split.runc["mounts"].as_array().unwrap();
     assert_eq!(
         *mounts.last().unwrap(),
         json!({
@@ -219,7 +219,7 @@ fn what_is_mounted_below_a_volume_is_restricted_but_not_read_only_unless_that_is
     ] {
         let volume = json!({"destination": "/v", "source": "/v", "options": asked});
         let split = split_with(&changed(|config| config["mounts"] = json!([volume])), &[]);
-        let mounts = split.host["mounts"].as_array().unwrap();
+        let mounts = split.runc["mounts"].as_array().unwrap();
         let options = &mounts.last().unwrap()["options"];
         let expected = asked[..2].iter().chain(&["rprivate"]).chain(&restricted);
         assert_eq!(*options, json!(Vec::from_iter(expected)));
@@ -234,7 +234,7 @@ fn a_read_only_root_becomes_so_in_the_guest() {
         });
         let split = split_with(&config, &[]);
         assert_eq!(split.vm.start.root.read_only, readonly);
-        let mounts = split.host["mounts"].as_array().unwrap();
+        let mounts = split.runc["mounts"].as_array().unwrap();
         let root = mounts
             .iter()
             .find(|mount| mount["destination"] == "/run/share/root");
@@ -249,7 +249,7 @@ fn a_read_only_root_becomes_so_in_the_guest() {
             })
         );
         assert_eq!(
-            split.host["root"],
+            split.runc["root"],
             json!({"path": "/var/lib/runq/vm", "readonly": true})
         );
     }
@@ -257,7 +257,7 @@ fn a_read_only_root_becomes_so_in_the_guest() {
 
 #[test]
 fn memory_is_what_the_container_asks_for_and_more() {
-    let limits = |split: &Split| split.host["linux"]["resources"]["memory"].clone();
+    let limits = |split: &Split| split.runc["linux"]["resources"]["memory"].clone();
     let split = split_with(&config("run"), &[("mem", "512")]);
     assert_eq!(split.vm.memory_mib, 512);
     assert_eq!(limits(&split), json!({}));
@@ -307,7 +307,7 @@ fn processors_are_those_of_the_option_and_of_the_quota_as_far_as_the_host_has_th
         let config = changed(|config| config["linux"]["resources"]["cpu"] = cpu.clone());
         let split = split_with(&config, &[("cpu", option)]);
         assert_eq!(split.vm.cpus, cpus, "{cpu}");
-        assert_eq!(split.host["linux"]["resources"]["cpu"], cpu);
+        assert_eq!(split.runc["linux"]["resources"]["cpu"], cpu);
     }
 }
 
@@ -317,7 +317,7 @@ fn a_limit_of_processes_moves_to_the_guest() {
         let config = changed(|config| config["linux"]["resources"]["pids"]["limit"] = limit.into());
         let split = split_with(&config, &[]);
         assert_eq!(split.vm.start.pids_limit, expected);
-        assert_eq!(split.host["linux"]["resources"].get("pids"), None);
+        assert_eq!(split.runc["linux"]["resources"].get("pids"), None);
     }
 }
 
@@ -347,10 +347,10 @@ fn devices_of_the_container_are_the_guests_and_those_of_the_monitor_the_hosts() 
             node("/dev/sr0", true, (11, 0), 0o666, (1, 2)),
         ]
     );
-    let devices = split.host["linux"]["devices"].as_array().unwrap();
+    let devices = split.runc["linux"]["devices"].as_array().unwrap();
     let paths: Vec<_> = devices.iter().map(|device| &device["path"]).collect();
     assert_eq!(paths, ["/dev/kvm", "/dev/net/tun"]);
-    let rules = split.host["linux"]["resources"]["devices"]
+    let rules = split.runc["linux"]["resources"]["devices"]
         .as_array()
         .unwrap();
     assert_eq!(rules[0], json!({"allow": false, "access": "rwm"}));
@@ -380,7 +380,7 @@ fn devices_of_the_container_are_the_guests_and_those_of_the_monitor_the_hosts() 
 fn filter_and_kernel_settings_are_the_guests() {
     let config = changed(|config| config["domainname"] = "example".into());
     let split = split_with(&config, &[]);
-    let linux = split.host["linux"].as_object().unwrap();
+    let linux = split.runc["linux"].as_object().unwrap();
     assert!(!linux.contains_key("seccomp") && !linux.contains_key("sysctl"));
     let start = &split.vm.start;
     assert!(!start.process.seccomp.is_empty());
@@ -440,7 +440,7 @@ fn name_servers_replace_dockers_file() {
         .filter(|(target, _)| *target == "/etc/resolv.conf");
     let of_file: Vec<_> = of_file.collect();
     assert_eq!(of_file.len(), 1);
-    let mounts = split.host["mounts"].as_array().unwrap();
+    let mounts = split.runc["mounts"].as_array().unwrap();
     let place = format!("/run/share/{}", of_file[0].1);
     let shared = mounts
         .iter()

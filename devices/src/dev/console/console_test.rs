@@ -288,6 +288,23 @@ fn an_end_that_came_early_is_told_after_a_reset_too() {
 }
 
 #[test]
+fn input_for_a_port_that_the_guest_closed_wakes_nobody_and_waits() {
+    let (streams, mut writer) = from_host();
+    let mut guest = Guest::new(Streams::default(), vec![("stdin", streams)]);
+    guest.boot();
+    guest.say(1, 6, 1);
+    guest.make_room(4, 1, 64);
+    assert!(guest.watched(Token(4)).is_some());
+    guest.say(1, 6, 0);
+    assert_eq!(guest.watched(Token(4)), None);
+    writer.write_all(b"later").unwrap();
+    guest.kick(4);
+    assert_eq!(guest.filled(4), None);
+    guest.say(1, 6, 1);
+    assert_eq!(guest.filled(4).unwrap(), b"later");
+}
+
+#[test]
 fn empty_buffers_are_not_taken_for_the_end() {
     let (streams, mut writer) = from_host();
     let mut guest = Guest::new(Streams::default(), vec![("stdin", streams)]);
@@ -442,7 +459,8 @@ fn memory_that_does_not_exist_breaks_the_device_only() {
 
 #[test]
 fn one_turn_is_bounded() {
-    // A chain of nearly 4 GiB, all in the same memory, to a file that takes everything.
+    // A chain of nearly 4 GiB, all in the same memory, to a file that takes everything, in a queue
+    // that is long enough for it.
     let file = File::options().write(true).open("/dev/null").unwrap();
     let output = Some(Output::new(file).unwrap());
     let streams = Streams {
@@ -451,6 +469,8 @@ fn one_turn_is_bounded() {
     };
     let mut guest = Guest::new(Streams::default(), vec![("out", streams)]);
     guest.boot();
+    guest.drivers[5] = DriverQueue::new(&guest.memory, 0x1000 + 5 * 0x40000, 1024);
+    guest.queues[5] = guest.drivers[5].device_end(true);
     let table = MEMORY as u64 / 2;
     for i in 0..1023u16 {
         let at = table + 16 * u64::from(i);
@@ -483,6 +503,7 @@ fn one_turn_is_bounded() {
         "of 1 MiB each, and one that finds the end"
     );
     assert!(guest.taken(1));
+    assert_eq!(guest.watched(Token(5)), None, "a file cannot be watched");
 }
 
 /// Any descriptor.

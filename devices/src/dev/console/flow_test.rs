@@ -14,6 +14,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::queues::{RECEIVE_SIZE, TRANSMIT_SIZE};
 use super::*;
 use crate::event_loop::{EventLoop, Stopper, add_device};
 use crate::testing::{Buffer, DriverQueue, memory};

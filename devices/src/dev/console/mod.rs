@@ -4,8 +4,8 @@
 //! /dev/vportNpM with the name in sysfs. A port's two directions are two virtqueues; a pair of
 //! queues for all of them carries control messages.
 //!
-//! Data is never buffered here, but for the console's output (see [`crate::stream::Spool`]): input is read when
-//! the guest has room for it, output that its reader does not take stays in the guest.
+//! Data is never buffered here, but for the console's output (see [`crate::stream::Spool`]): input
+//! is read when the guest has room for it, output that its reader does not take stays in the guest.
 
 #[cfg(test)]
 mod console_test;
@@ -13,7 +13,11 @@ mod control;
 #[cfg(test)]
 mod flow_test;
 mod port;
+mod queues;
+mod readiness;
+mod sink;
 mod size;
+mod source;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,6 +25,7 @@ use std::sync::Arc;
 
 use tracing::{debug, warn};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
+use virtio_queue::QueueT;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::config_space::ConfigSpace;
@@ -31,7 +36,7 @@ use crate::queue::turn::{Served, take_turn};
 use crate::stream::{self, Input, Output};
 use control::{FromDriver, HEADER};
 use port::{Kind, Port};
-
+use queues::{CONTROL_RECEIVE, CONTROL_TRANSMIT, Direction, port_queue, queue_port};
 use size::{config_bytes, size_bytes};
 
 pub use size::ConsoleHandle;
@@ -47,16 +52,6 @@ pub const KIND: DeviceKind = DeviceKind {
 const VIRTIO_CONSOLE_F_SIZE: u64 = 0;
 /// There are ports, and the control queues.
 const VIRTIO_CONSOLE_F_MULTIPORT: u64 = 1;
-
-/// Linux fills a receive queue with pages, for each port: 16 are 64 KiB, a pipe's worth.
-const RECEIVE_SIZE: u16 = 16;
-/// A transmit queue costs the guest little until it is used; Linux puts up to 32 KiB in one buffer.
-const TRANSMIT_SIZE: u16 = 64;
-/// Linux fills the control queue with pages too, and sends one message at a time.
-const CONTROL_SIZE: u16 = 16;
-/// Section 5.3.2: the control queues follow those of port 0.
-const CONTROL_RECEIVE: usize = 2;
-const CONTROL_TRANSMIT: usize = 3;
 
 /// More than anybody needs; each port costs the guest two queues.
 const MAX_PORTS: u32 = 64;
@@ -101,7 +96,7 @@ pub struct Console {
     config: Arc<ConfigSpace>,
     size: ConsoleHandle,
     ports: Vec<Port>,
-    multiport: bool,
+    /// The driver knows of the ports.
     announced: bool,
 }
 
@@ -134,7 +129,6 @@ impl Console {
             config: Arc::new(ConfigSpace::new(config_bytes(config.size.get(), count))?),
             size: config.size,
             ports,
-            multiport: false,
             announced: false,
         })
     }
@@ -142,14 +136,10 @@ impl Console {
 
 impl VirtioDevice for Console {
     fn traits(&self) -> Traits {
-        let mut queue_sizes = vec![RECEIVE_SIZE, TRANSMIT_SIZE, CONTROL_SIZE, CONTROL_SIZE];
-        for _ in self.ports.iter().skip(1) {
-            queue_sizes.extend([RECEIVE_SIZE, TRANSMIT_SIZE]);
-        }
         Traits {
             kind: &KIND,
             features: 1 << VIRTIO_CONSOLE_F_SIZE | 1 << VIRTIO_CONSOLE_F_MULTIPORT,
-            queue_sizes,
+            queue_sizes: queues::queue_sizes(self.ports.len()),
             config: Arc::clone(&self.config),
         }
     }
@@ -159,10 +149,8 @@ impl VirtioDevice for Console {
         activation: &mut Activation,
         watch: &mut dyn Watch,
     ) -> Result<(), DeviceError> {
-        self.multiport = activation.features & 1 << VIRTIO_CONSOLE_F_MULTIPORT != 0;
-        if !self.multiport
-            && let Some(console) = self.ports.first_mut()
-        {
+        let multiport = activation.features & 1 << VIRTIO_CONSOLE_F_MULTIPORT != 0;
+        if !multiport && let Some(console) = self.ports.first_mut() {
             // There is no message that would say it.
             console.open();
         }
@@ -180,13 +168,10 @@ impl VirtioDevice for Console {
     ) -> Result<(), DeviceError> {
         match index {
             CONTROL_RECEIVE => {}
-            CONTROL_TRANSMIT => self.listen(queues, watch)?,
-            _ => match queue_port(index) {
-                (port, Direction::Receive) => self.receive(port, queues, watch)?,
-                (port, Direction::Transmit) => drop(self.transmit(port, queues, watch)?),
-            },
+            CONTROL_TRANSMIT => self.take_messages(queues, watch)?,
+            _ => _ = self.serve(index, queues, watch)?,
         }
-        self.tell(queues)
+        self.send_notices(queues)
     }
 
     fn ready(
@@ -199,19 +184,16 @@ impl VirtioDevice for Console {
         if token == SIZE_TOKEN {
             self.resize()?;
         } else {
-            // The tokens of streams are the indices of their queues.
-            match queue_port(usize::from(token.0)) {
-                (port, Direction::Receive) => self.receive(port, queues, watch)?,
-                (port, Direction::Transmit) => drop(self.transmit(port, queues, watch)?),
-            }
+            self.serve(usize::from(token.0), queues, watch)?;
         }
-        self.tell(queues)
+        self.send_notices(queues)
     }
 
     fn drained(&mut self, queues: &mut [VirtQueue], watch: &mut dyn Watch) -> bool {
         let mut drained = true;
         for port in 0..self.ports.len() {
-            drained &= self.transmit(port, queues, watch).unwrap_or_else(|error| {
+            let index = port_queue(port, Direction::Transmit);
+            drained &= self.serve(index, queues, watch).unwrap_or_else(|error| {
                 warn!("the end of a console port's output is lost: {error}");
                 true
             });
@@ -228,34 +210,27 @@ impl VirtioDevice for Console {
 }
 
 impl Console {
-    fn receive(
+    /// Moves what there is between queue `index` and the stream of its port, whose token is that
+    /// index. Returns whether all that the guest wrote is out.
+    fn serve(
         &mut self,
-        port: usize,
-        queues: &mut [VirtQueue],
-        watch: &mut dyn Watch,
-    ) -> Result<(), DeviceError> {
-        let index = port_queue(port, Direction::Receive);
-        match (self.ports.get_mut(port), queues.get_mut(index)) {
-            (Some(port), Some(queue)) => port.receive(queue, Token(index as u16), watch),
-            _ => Ok(()),
-        }
-    }
-
-    fn transmit(
-        &mut self,
-        port: usize,
+        index: usize,
         queues: &mut [VirtQueue],
         watch: &mut dyn Watch,
     ) -> Result<bool, DeviceError> {
-        let index = port_queue(port, Direction::Transmit);
-        match (self.ports.get_mut(port), queues.get_mut(index)) {
-            (Some(port), Some(queue)) => port.transmit(queue, Token(index as u16), watch),
-            _ => Ok(true),
+        let (port, direction) = queue_port(index);
+        let (Some(port), Some(queue)) = (self.ports.get_mut(port), queues.get_mut(index)) else {
+            return Ok(true);
+        };
+        let token = Token(index as u16);
+        match direction {
+            Direction::Receive => port.receive(queue, token, watch).map(|()| true),
+            Direction::Transmit => port.transmit(queue, token, watch),
         }
     }
 
     /// Takes the driver's control messages.
-    fn listen(
+    fn take_messages(
         &mut self,
         queues: &mut [VirtQueue],
         watch: &mut dyn Watch,
@@ -263,11 +238,11 @@ impl Console {
         let Some(queue) = queues.get_mut(CONTROL_TRANSMIT) else {
             return Ok(());
         };
-        let memory = Arc::clone(queue.memory());
+        let (memory, queue_size) = (Arc::clone(queue.memory()), queue.ring().size());
         let mut messages = Vec::new();
         take_turn(queue, |chain| {
             let mut message = Vec::with_capacity(HEADER);
-            for slice in Buffers::readable(chain, &memory).slices(HEADER)? {
+            for slice in Buffers::readable(chain, queue_size)?.slices(&memory, HEADER)? {
                 let start = message.len();
                 message.resize(start + slice.len(), 0);
                 slice.copy_to(message.get_mut(start..).unwrap_or_default());
@@ -277,12 +252,13 @@ impl Console {
             Ok(Served::Used(0))
         })?;
         for message in messages {
-            self.hear(message, queues, watch)?;
+            self.follow(message, queues, watch)?;
         }
         Ok(())
     }
 
-    fn hear(
+    /// Does what a control message asks for.
+    fn follow(
         &mut self,
         message: FromDriver,
         queues: &mut [VirtQueue],
@@ -308,13 +284,14 @@ impl Console {
                 let Some(port) = self.ports.get_mut(index) else {
                     return Ok(());
                 };
-                if open {
+                let direction = if open {
                     port.open();
-                    self.receive(index, queues, watch)?;
+                    Direction::Receive
                 } else {
-                    port.close();
-                    self.transmit(index, queues, watch)?;
-                }
+                    port.close(watch);
+                    Direction::Transmit
+                };
+                self.serve(port_queue(index, direction), queues, watch)?;
             }
         }
         Ok(())
@@ -336,21 +313,21 @@ impl Console {
     }
 
     /// Sends the driver what it does not know yet, as far as it has room for it.
-    fn tell(&mut self, queues: &mut [VirtQueue]) -> Result<(), DeviceError> {
+    fn send_notices(&mut self, queues: &mut [VirtQueue]) -> Result<(), DeviceError> {
         let Some(queue) = queues.get_mut(CONTROL_RECEIVE) else {
             return Ok(());
         };
         if self.ports.iter().all(|port| port.notices.is_empty()) {
             return Ok(());
         }
-        let memory = Arc::clone(queue.memory());
+        let (memory, queue_size) = (Arc::clone(queue.memory()), queue.ring().size());
         let size = self.size.get();
         take_turn(queue, |chain| {
             let Some(message) = self.next_message(size) else {
                 return Ok(Served::Refused);
             };
             let mut rest = message.as_slice();
-            for slice in Buffers::writable(chain, &memory).slices(message.len())? {
+            for slice in Buffers::writable(chain, queue_size)?.slices(&memory, message.len())? {
                 slice.copy_from(rest);
                 rest = rest.get(slice.len()..).unwrap_or_default();
             }
@@ -372,29 +349,6 @@ impl Console {
             Some(message)
         })
     }
-}
-
-/// Which of a port's two queues (named as the driver sees them, section 5.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Receive,
-    Transmit,
-}
-
-/// Port 0 has queues 0 and 1, port 1 has 4 and 5, and so on.
-fn port_queue(port: usize, direction: Direction) -> usize {
-    let first = if port == 0 { 0 } else { 2 * port + 2 };
-    first + usize::from(direction == Direction::Transmit)
-}
-
-/// The inverse, for other queues than those for control messages.
-fn queue_port(index: usize) -> (usize, Direction) {
-    let direction = if index.is_multiple_of(2) {
-        Direction::Receive
-    } else {
-        Direction::Transmit
-    };
-    ((index / 2).saturating_sub(1), direction)
 }
 
 fn host(what: &str, source: io::Error) -> DeviceError {

@@ -26,36 +26,28 @@ use crate::fabric::{Doorbell, Fabric};
 use crate::log_limit::LogLimit;
 use crate::pci::{Bar, ConfigHeader, NoRoom, PciFunction};
 use capabilities::Capabilities;
+use common::{NO_VECTOR, Request, Vectors};
 use msix::Msix;
 
 /// As many vectors as the table has room for; one is for configuration changes.
 const MAX_QUEUES: u16 = 255;
-
-/// "No vector" (section 4.1.5.1.2).
-const NO_VECTOR: u16 = 0xffff;
 
 /// A virtio device as a PCI function.
 ///
 /// Its BAR does not move (see [`ConfigHeader`]). INTx is not offered: a driver needs MSI-X, and the
 /// ISR status is always 0.
 pub struct VirtioPci {
-    pub(super) core: Transport,
-    pub(super) msix: Msix,
-    pub(super) registers: Registers,
+    core: Transport,
+    msix: Msix,
+    vectors: Vectors,
+    /// Queues in use, from DRIVER_OK to reset.
+    connected: Vec<Connected>,
     header: ConfigHeader,
     capabilities: Capabilities,
     fabric: Arc<dyn Fabric>,
     bar: u64,
     config_call: Arc<EventFd>,
     limit: LogLimit,
-}
-
-/// The registers that only this transport has, and the bindings that follow from them.
-pub(super) struct Registers {
-    pub(super) config_vector: u16,
-    pub(super) queue_vectors: Vec<u16>,
-    /// Queues in use, from DRIVER_OK to reset.
-    connected: Vec<Connected>,
 }
 
 struct Connected {
@@ -111,11 +103,8 @@ impl VirtioPci {
         let capabilities = Capabilities::add(&mut header, vectors, core.config().len())?;
         Ok(Self {
             msix: Msix::new(Arc::clone(&fabric), vectors),
-            registers: Registers {
-                config_vector: NO_VECTOR,
-                queue_vectors: vec![NO_VECTOR; usize::from(queues)],
-                connected: Vec::new(),
-            },
+            vectors: Vectors::new(queues.into()),
+            connected: Vec::new(),
             config_call: Arc::new(core.config().call().try_clone()?),
             limit: LogLimit::default(),
             core,
@@ -126,8 +115,16 @@ impl VirtioPci {
         })
     }
 
-    /// Does what a write of the status register asks for.
-    pub(super) fn status_changed(&mut self, change: StatusChange) {
+    fn common_write(&mut self, offset: u64, data: &[u8]) {
+        match common::write(&mut self.core, offset, data) {
+            Some(Request::Status(change)) => self.status_changed(change),
+            Some(Request::ConfigVector(vector)) => self.set_config_vector(vector),
+            Some(Request::QueueVector(vector)) => self.set_queue_vector(vector),
+            None => {}
+        }
+    }
+
+    fn status_changed(&mut self, change: StatusChange) {
         match change {
             StatusChange::None => {}
             StatusChange::Ready(mut prepared) => {
@@ -139,19 +136,19 @@ impl VirtioPci {
     }
 
     /// Sets the vector of configuration changes; it reads back as "none" if it cannot be had.
-    pub(super) fn set_config_vector(&mut self, vector: u16) {
+    fn set_config_vector(&mut self, vector: u16) {
         if self.core.is_writable() {
-            self.registers.config_vector = self.reserve(vector);
+            self.vectors.config = self.reserve(vector);
             self.wire_interrupts();
         }
     }
 
     /// Sets the vector of the selected queue, in the same way.
-    pub(super) fn set_queue_vector(&mut self, vector: u16) {
+    fn set_queue_vector(&mut self, vector: u16) {
         let queue = usize::from(self.core.queues().selected());
-        if queue < self.registers.queue_vectors.len() && self.core.is_writable() {
+        if queue < self.vectors.queues.len() && self.core.is_writable() {
             let vector = self.reserve(vector);
-            if let Some(register) = self.registers.queue_vectors.get_mut(queue) {
+            if let Some(register) = self.vectors.queues.get_mut(queue) {
                 *register = vector;
             }
             self.wire_interrupts();
@@ -172,15 +169,12 @@ impl VirtioPci {
         if !self.core.is_live() {
             return;
         }
-        for queue in &self.registers.connected {
-            let vectors = &self.registers.queue_vectors;
-            if let Some(&vector) = vectors.get(usize::from(queue.index)) {
-                self.msix.attach(vector, Arc::clone(&queue.call));
-            }
+        for queue in &self.connected {
+            let vector = self.vectors.queue(queue.index);
+            self.msix.attach(vector, Arc::clone(&queue.call));
         }
-        let config_vector = self.registers.config_vector;
-        self.msix
-            .attach(config_vector, Arc::clone(&self.config_call));
+        let call = Arc::clone(&self.config_call);
+        self.msix.attach(self.vectors.config, call);
     }
 
     fn connect(&mut self, queues: Vec<QueueEvents>) {
@@ -192,7 +186,7 @@ impl VirtioPci {
                 let device = self.core.kind();
                 warn!("virtio {device}: notifications of queue {index} will be slow: {error}");
             }
-            self.registers.connected.push(Connected {
+            self.connected.push(Connected {
                 index,
                 kick,
                 kick_bound: bound.is_ok(),
@@ -204,15 +198,8 @@ impl VirtioPci {
 
     fn disconnect(&mut self) {
         self.msix.detach_all();
-        // Named one by one, so that a new register cannot be forgotten here.
-        let Registers {
-            config_vector,
-            queue_vectors,
-            connected,
-        } = &mut self.registers;
-        *config_vector = NO_VECTOR;
-        queue_vectors.fill(NO_VECTOR);
-        for queue in std::mem::take(connected) {
+        self.vectors = Vectors::new(self.vectors.queues.len());
+        for queue in std::mem::take(&mut self.connected) {
             let doorbell = self.doorbell(queue.index);
             if queue.kick_bound
                 && let Err(error) = self.fabric.unbind_kick(doorbell, &queue.kick)
@@ -234,19 +221,11 @@ impl VirtioPci {
     /// A notification that came here and not to the eventfd: through the configuration space, or as
     /// the hypervisor could not bind it.
     fn notify(&self, offset: u64) {
-        let mut queues = self.registers.connected.iter();
+        let mut queues = self.connected.iter();
         if let Some(queue) = queues.find(|q| self.notify_address(q.index) == self.bar + offset) {
             // A full counter means that a kick is pending already.
             let _ = queue.kick.write(1);
         }
-    }
-}
-
-impl Registers {
-    /// The vector of queue `index`.
-    pub(super) fn queue_vector(&self, index: u16) -> u16 {
-        let vector = self.queue_vectors.get(usize::from(index));
-        vector.copied().unwrap_or(NO_VECTOR)
     }
 }
 
@@ -286,7 +265,9 @@ impl PciFunction for VirtioPci {
         let within = |region: Range<u64>| (offset - region.start) as usize;
         data.fill(0);
         match offset {
-            o if layout::COMMON.contains(&o) => self.common_read(o, data),
+            o if layout::COMMON.contains(&o) => {
+                common::read(&mut self.core, &self.vectors, o, data)
+            }
             o if layout::DEVICE.contains(&o) => {
                 self.core.config().read(within(layout::DEVICE), data);
             }

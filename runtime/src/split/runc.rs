@@ -1,4 +1,4 @@
-//! What the host does: the configuration for runc, in which the monitor is the command.
+//! The configuration for runc, in which the monitor is the command.
 
 use anyhow::{Context, Result};
 use oci_spec::runtime::Spec;
@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use vmm::SHARE_CAPABILITIES;
 
 use super::resources::{self, Sizes};
-use super::{ANNOTATION, Host, host_mounts};
+use super::{ANNOTATION, runc_mounts};
+use crate::host::Host;
 use crate::options::Options;
 
 /// Rewrites `config`, which reads as `spec`. What is not named here stays as it is.
@@ -23,8 +24,8 @@ pub(super) fn rewrite(
     let mut config = config.clone();
     let whole = config.as_object_mut().context("config.json: no object")?;
     let mounts = match whole.get("mounts") {
-        Some(Value::Array(mounts)) => host_mounts::mounts(mounts, spec, host),
-        _ => host_mounts::mounts(&[], spec, host),
+        Some(Value::Array(mounts)) => runc_mounts::mounts(mounts, spec, host),
+        _ => runc_mounts::mounts(&[], spec, host),
     };
     whole.insert("mounts".into(), Value::Array(mounts));
     whole.insert(
@@ -35,7 +36,7 @@ pub(super) fn rewrite(
     member(whole, "annotations")?.insert(ANNOTATION.into(), env!("CARGO_PKG_VERSION").into());
     let linux = member(whole, "linux")?;
     linux.insert("devices".into(), devices(host));
-    // Both are the guest's. The monitor has a filter of its own.
+    // Both move to the guest. The monitor has a filter of its own.
     linux.shift_remove("seccomp");
     linux.shift_remove("sysctl");
     resources::rewrite(member(linux, "resources")?, sizes, host)?;
@@ -77,7 +78,7 @@ fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
         ("noNewPrivileges", json!(true)),
         (
             "rlimits",
-            // One descriptor for each file that the guest knows; no memory of a guest in a file.
+            // One descriptor for each file that the guest knows; no core dump with a guest's memory.
             json!([
                 limit("RLIMIT_NOFILE", host.open_files),
                 limit("RLIMIT_CORE", 0)

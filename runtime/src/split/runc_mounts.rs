@@ -4,10 +4,11 @@ use oci_spec::runtime::{Process, Root, Spec};
 use serde_json::{Value, json};
 
 use super::guest_mounts::{Part, part};
-use super::{Host, VMSPEC, clean};
+use super::{VMSPEC, clean};
+use crate::host::Host;
 use crate::vmspec::{self, SHARE};
 
-/// What a guest wrote is to the host neither a program nor a device.
+/// To the host, what a guest wrote is neither a program nor a device.
 const HARMLESS: [&str; 3] = ["nosuid", "nodev", "noexec"];
 
 /// The same, for what is mounted below, too. runc knows them from 1.1 on, and Linux from 5.12 on;
@@ -33,7 +34,7 @@ const CONTRARY: [&str; 15] = [
     "defaults",
 ];
 
-/// The mounts of the host, in order. `mounts` are the container's, as `spec` has them.
+/// The mounts for runc, in order. `mounts` are the container's, as `spec` has them.
 pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
     let pairs = || spec.mounts().iter().flatten().zip(mounts);
     let own = own();
