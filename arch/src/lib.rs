@@ -16,6 +16,7 @@ use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::GuestMemoryMmap;
 
 mod abi;
+pub mod cmdline;
 mod image;
 
 #[cfg(target_arch = "x86_64")]

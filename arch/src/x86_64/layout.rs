@@ -30,6 +30,9 @@ pub(crate) const PVH_START_INFO: GuestAddress = GuestAddress(0x6000);
 pub(crate) const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
 /// Three pages of page tables: one of each level, for an identity map of the first GiB.
 pub(crate) const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
+/// Longest kernel command line in bytes: `COMMAND_LINE_SIZE` of x86 Linux (2048) without the final
+/// zero.
+pub const COMMAND_LINE_MAX: usize = 2047;
 /// The kernel command line, zero-terminated.
 pub(crate) const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
 /// End of conventional memory: here a PC has its extended BIOS data area, up to 640 KiB.
@@ -49,11 +52,11 @@ pub const ECAM_START: u64 = 0xe000_0000;
 pub const ECAM_SIZE: u64 = 1 << 20;
 
 /// Registers of the I/O APIC, where KVM's in-kernel one has them.
-pub const IOAPIC: u64 = 0xfec0_0000;
+pub(crate) const IOAPIC: u64 = 0xfec0_0000;
 /// Pins of KVM's I/O APIC; they are the first interrupt routes (GSIs).
 pub const IOAPIC_PINS: u32 = 24;
 /// Registers of a CPU's own local APIC.
-pub const LAPIC: u64 = 0xfee0_0000;
+pub(crate) const LAPIC: u64 = 0xfee0_0000;
 /// `KVM_SET_IDENTITY_MAP_ADDR`: one page, needed by Intel CPUs without unrestricted guest.
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 /// `KVM_SET_TSS_ADDR`: the three pages after the identity map.

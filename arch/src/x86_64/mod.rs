@@ -4,7 +4,7 @@
 mod acpi;
 pub mod boot;
 mod boot_params;
-pub mod cmdline;
+mod console;
 pub mod cpuid;
 mod descriptors;
 pub mod initrd;
