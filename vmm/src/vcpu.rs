@@ -64,7 +64,7 @@ impl<B: Board> Vcpu<B> {
                     "vcpu {}: KVM cannot go on at {} (KVM_EXIT_INTERNAL_ERROR): an instruction that \
                      it does not emulate, or a processor state that it does not support",
                     self.index,
-                    B::place(kickable.vcpu())
+                    B::where_is(kickable.vcpu())
                 ),
                 Step::Unexpected(what) => bail!("vcpu {}: {what}", self.index),
             }

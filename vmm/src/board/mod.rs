@@ -8,12 +8,12 @@ use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
 use devices::Memory;
 use devices::dev::console::Streams;
-use devices::event_loop::DeviceHandle;
-use devices::event_loop::EventLoop;
+use devices::event_loop::{DeviceHandle, EventLoop};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 use crate::exit::Exit;
 
+mod images;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
@@ -71,7 +71,7 @@ pub trait Board: Send + Sync + Sized + 'static {
     fn vcpu(&self, index: u32) -> Result<VcpuFd>;
 
     /// Where the guest is on this vCPU, in words; for messages.
-    fn place(vcpu: &VcpuFd) -> String;
+    fn where_is(vcpu: &VcpuFd) -> String;
 
     /// Handles an exit that is the machine's business. Returns how the guest ended, if it did.
     ///

@@ -5,18 +5,14 @@ mod fabric;
 pub(crate) mod kvm;
 mod processors;
 
-use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
-use arch::initrd::Initrd;
-use arch::kernel::{Entry, Kernel};
+use arch::kernel::Entry;
 use arch::{CpuFeatures, Machine, layout};
 use devices::Memory;
 use devices::dev::console::Streams;
-use devices::event_loop::DeviceHandle;
-use devices::event_loop::EventLoop;
+use devices::event_loop::{DeviceHandle, EventLoop};
 use devices::fabric::Fabric;
 use devices::legacy::{
     Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power, Serial, SerialSubscriber,
@@ -24,7 +20,6 @@ use devices::legacy::{
 use devices::pci::PciRoot;
 use devices::transport::pci::VirtioPci;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use tracing::debug;
 
 use super::{Board, Boot};
 use crate::exit::Exit;
@@ -38,6 +33,8 @@ const _: () = {
     assert!(layout::RESET_PORT == layout::SLEEP_CONTROL_PORT + Power::RESET);
     assert!(layout::RESET_VALUE == Power::RESET_VALUE);
     assert!(layout::SLEEP_TYPE_S5 == Power::S5);
+    // A bus has 32 slots.
+    assert!(32 * VirtioPci::BAR_SIZE <= layout::PCI_WINDOW_SIZE);
 };
 
 /// The x86_64 machine.
@@ -112,12 +109,7 @@ impl Board for Pc {
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {
-        let kernel = self.load_kernel(&boot.kernel)?;
-        let initrd = match &boot.initrd {
-            Some(path) => Some(self.load_initrd(path, &kernel)?),
-            None => None,
-        };
-        debug!(entry = ?kernel.entry, ?initrd, cmdline = boot.cmdline.as_str(), "guest loaded");
+        let (kernel, initrd) = super::images::load(&self.memory, boot)?;
         arch::boot::write(
             &self.memory,
             &kernel,
@@ -142,7 +134,7 @@ impl Board for Pc {
         Ok(vcpu)
     }
 
-    fn place(vcpu: &VcpuFd) -> String {
+    fn where_is(vcpu: &VcpuFd) -> String {
         match vcpu.get_regs() {
             Ok(regs) => format!("guest instruction {:#x}", regs.rip),
             Err(error) => format!("an unknown guest instruction (KVM_GET_REGS: {error})"),
@@ -174,20 +166,6 @@ impl Pc {
     pub fn fabric(&self) -> &Arc<KvmFabric> {
         &self.fabric
     }
-
-    fn load_kernel(&self, path: &Path) -> Result<Kernel> {
-        let name = || format!("kernel {}", path.display());
-        let file = open_file(path).with_context(name)?;
-        let kernel = Kernel::read(&file).with_context(name)?;
-        kernel.load(&self.memory, &file).with_context(name)?;
-        Ok(kernel)
-    }
-
-    fn load_initrd(&self, path: &Path, kernel: &Kernel) -> Result<Initrd> {
-        let name = || format!("initrd {}", path.display());
-        let file = open_file(path).with_context(name)?;
-        arch::initrd::load(&self.memory, &file, kernel).with_context(name)
-    }
 }
 
 /// What every PC has; a serial line comes with [`Board::attach_console`].
@@ -201,15 +179,6 @@ fn legacy_ports() -> PortBus {
     ports.add(Cmos::PORTS.0, Cmos::PORTS.1, device(Cmos::new()));
     ports.add(I8042::PORTS.0, I8042::PORTS.1, device(I8042));
     ports
-}
-
-/// A regular file: a directory opens as well, but cannot be read.
-fn open_file(path: &Path) -> Result<File> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        bail!("not a regular file");
-    }
-    Ok(file)
 }
 
 fn ecam_offset(address: u64) -> Option<u64> {
