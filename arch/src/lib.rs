@@ -8,13 +8,15 @@
 //! 2. [`kernel::Kernel::read`] and [`kernel::Kernel::load`]: the kernel file into guest memory.
 //! 3. [`initrd::load`]: the initial RAM disk, if there is one.
 //! 4. [`boot::write`]: command line, firmware tables and boot parameters into guest memory.
-//! 5. [`cpuid::Model::new`] once, and [`cpuid::Model::vcpu`] for each vCPU (`KVM_SET_CPUID2`).
+//! 5. [`CpuFeatures::parse`] and [`cpuid::Model::new`] once, and [`cpuid::Model::vcpu`] for each vCPU (`KVM_SET_CPUID2`).
 //! 6. [`msrs::boot`] for each vCPU (`KVM_SET_MSRS`); [`regs::general`], [`regs::special`] and
 //!    [`regs::fpu`] for vCPU 0 alone: the guest starts the others.
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::GuestMemoryMmap;
 
+mod abi;
+pub mod cmdline;
 mod image;
 
 #[cfg(target_arch = "x86_64")]

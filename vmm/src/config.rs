@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
+use arch::CpuFeatures;
 use arch::cmdline::{CommandLine, Console};
-use arch::cpuid::CpuFeatures;
 use devices::dev::DeviceSpec;
 
 use crate::board::Boot;

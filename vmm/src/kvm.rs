@@ -5,13 +5,15 @@ use std::io;
 
 use kvm_ioctls::{Cap, Kvm};
 
+use crate::board::kvm::{MODULES, NEEDED, WITHOUT_VIRTUALISATION, shows_virtualisation};
+
 /// What is wrong with the host's KVM, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// There is no device node.
     #[error(
-        "/dev/kvm: not found: load the module kvm_intel or kvm_amd, enable virtualisation in the \
-         firmware, or (in a container) pass the device in"
+        "/dev/kvm: not found: load the module {MODULES}, enable virtualisation in the firmware, or \
+         (in a container) pass the device in"
     )]
     Missing,
     /// The device node is closed to us.
@@ -28,22 +30,20 @@ pub enum KvmError {
     Lacks(&'static str),
     /// A KVM without processor support emulates kernel code instruction by instruction.
     #[error(
-        "/dev/kvm: cannot run Linux here: the processor shows neither vmx nor svm, so this KVM \
+        "/dev/kvm: cannot run Linux here: the processor shows {WITHOUT_VIRTUALISATION}, so this KVM \
          emulates; use a host with hardware (or nested) virtualisation"
     )]
     Emulating,
 }
 
-/// What the monitor cannot do without, in the order of first use.
-const NEEDED: [(Cap, &str); 8] = [
+/// What no machine can do without, in the order of first use.
+const ALWAYS_NEEDED: [(Cap, &str); 6] = [
     (Cap::UserMemory, "user memory regions"),
     (Cap::Irqchip, "in-kernel interrupt controller"),
     (Cap::IrqRouting, "interrupt routing"),
     (Cap::Irqfd, "irqfd"),
     (Cap::Ioeventfd, "ioeventfd"),
-    (Cap::IoeventfdNoLength, "ioeventfd of any length"),
     (Cap::ImmediateExit, "immediate exit"),
-    (Cap::ExtCpuid, "CPUID control"),
 ];
 
 /// Opens /dev/kvm and checks that it has what any guest of ours needs.
@@ -56,11 +56,11 @@ pub fn open() -> Result<Kvm, KvmError> {
         libc::EACCES | libc::EPERM => KvmError::Denied,
         errno => KvmError::Broken(io::Error::from_raw_os_error(errno)),
     })?;
-    match kvm.get_api_version() {
-        12 => {}
-        version => return Err(KvmError::Version(version)),
+    let version = kvm.get_api_version();
+    if version != 12 {
+        return Err(KvmError::Version(version));
     }
-    for (cap, name) in NEEDED {
+    for (cap, name) in ALWAYS_NEEDED.into_iter().chain(NEEDED) {
         if !kvm.check_extension(cap) {
             return Err(KvmError::Lacks(name));
         }
@@ -79,28 +79,5 @@ pub fn check_runs_linux() -> Result<(), KvmError> {
         Ok(())
     } else {
         Err(KvmError::Emulating)
-    }
-}
-
-fn shows_virtualisation(cpuinfo: &str) -> bool {
-    cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("flags"))
-        .flat_map(str::split_whitespace)
-        .any(|flag| flag == "vmx" || flag == "svm")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn virtualisation_is_a_whole_word_among_the_flags() {
-        assert!(shows_virtualisation("flags\t\t: fpu vmx de\n"));
-        assert!(shows_virtualisation("processor: 0\nflags\t\t: fpu svm\n"));
-        assert!(!shows_virtualisation(
-            "flags\t\t: fpu svm_lock\nbugs: vmx\n"
-        ));
-        assert!(!shows_virtualisation(""));
     }
 }

@@ -12,7 +12,6 @@ pub mod board;
 pub mod command;
 pub mod config;
 pub mod exit;
-pub mod fabric;
 mod filters;
 pub mod kick;
 pub mod kvm;
@@ -25,5 +24,5 @@ pub mod vcpu;
 pub mod verdict;
 pub mod vm;
 
-pub use arch::{cmdline::Console, cpuid::CpuFeatures, layout::MIN_RAM, syscalls};
+pub use arch::{CpuFeatures, cmdline::Console, layout::MIN_RAM, syscalls};
 pub use devices::dev::{DeviceSpec, fs};

@@ -60,7 +60,12 @@ impl<B: Board> Vcpu<B> {
                     kickable.rearm();
                 }
                 Step::End(exit) => return Ok(exit),
-                Step::InternalError => bail!(internal_error(self.index, kickable.vcpu())),
+                Step::InternalError => bail!(
+                    "vcpu {}: KVM cannot go on at {} (KVM_EXIT_INTERNAL_ERROR): an instruction that \
+                     it does not emulate, or a processor state that it does not support",
+                    self.index,
+                    B::where_is(kickable.vcpu())
+                ),
                 Step::Unexpected(what) => bail!("vcpu {}: {what}", self.index),
             }
         }
@@ -81,14 +86,4 @@ fn dispatch<B: Board>(board: &B, exit: VcpuExit<'_>) -> Result<Step> {
             None => Step::Continue,
         },
     })
-}
-
-/// KVM_EXIT_INTERNAL_ERROR, told with where the guest was: mostly an instruction that this host's
-/// KVM cannot emulate.
-fn internal_error(index: u32, vcpu: &mut VcpuFd) -> String {
-    let rip = vcpu.get_regs().map(|regs| regs.rip).unwrap_or_default();
-    format!(
-        "vcpu {index}: KVM cannot go on at guest instruction {rip:#x} (KVM_EXIT_INTERNAL_ERROR): \
-         an instruction that it does not emulate, or a processor state that it does not support"
-    )
 }

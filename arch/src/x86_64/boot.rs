@@ -3,25 +3,15 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::memory_map::Range;
+use super::parameters::Parameters;
 use super::{acpi, boot_params, descriptors, layout, memory_map, pvh};
-use crate::Memory;
 use crate::cmdline::{self, CommandLine};
 use crate::initrd::Initrd;
 use crate::kernel::{Entry, Kernel};
+use crate::{Machine, Memory};
 
-/// What the firmware tables tell the guest about. Nothing is announced that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// Number of vCPUs; vCPU `n` has the APIC ID `n`.
-    pub cpus: u32,
-    /// A PCI root with its window and ECAM.
-    pub pci: bool,
-    /// A 16550 at [`crate::layout::SERIAL_PORT`].
-    pub serial: bool,
-    /// A pvpanic device at [`crate::layout::PVPANIC_PORT`].
-    pub pvpanic: bool,
-}
+/// Room for the ACPI tables in bytes: up to the kernel.
+const ACPI_ROOM: usize = (layout::KERNEL_START - layout::ACPI_START.0) as usize;
 
 /// Why the boot data cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -30,26 +20,11 @@ pub enum Error {
     #[error(transparent)]
     CommandLine(#[from] cmdline::Error),
     /// The firmware tables describe each vCPU and outgrew their area.
-    #[error("the ACPI tables have {size} bytes, there is room for {room}: use fewer vCPUs")]
-    TablesTooLarge {
-        /// Their length in bytes.
-        size: usize,
-        /// The room in bytes.
-        room: usize,
-    },
+    #[error("the ACPI tables have {0} bytes, there is room for {ACPI_ROOM}: use fewer vCPUs")]
+    TablesTooLarge(usize),
     /// Guest memory is not where [`crate::layout::ram_ranges`] puts it.
     #[error("cannot write boot data into guest memory: {0}")]
     Write(#[from] GuestMemoryError),
-}
-
-/// What both boot protocols pass on.
-pub(super) struct Parameters<'a> {
-    pub(super) initrd: Option<&'a Initrd>,
-    /// Length of the command line in bytes; it is at [`layout::COMMAND_LINE`].
-    pub(super) command_line_size: usize,
-    /// Address of the RSDP.
-    pub(super) rsdp: GuestAddress,
-    pub(super) memory_map: Vec<Range>,
 }
 
 /// Writes the command line, the ACPI tables, and the boot parameters that the kernel's entry wants.
@@ -70,10 +45,14 @@ pub fn write(
         0u8,
         GuestAddress(layout::COMMAND_LINE.0 + text.len() as u64),
     )?;
+    let tables = acpi::tables(machine);
+    if tables.len() > ACPI_ROOM {
+        return Err(Error::TablesTooLarge(tables.len()));
+    }
+    memory.write_slice(&tables, layout::ACPI_START)?;
     let parameters = Parameters {
         initrd,
         command_line_size: text.len(),
-        rsdp: acpi::write(memory, machine)?,
         memory_map: memory_map::ranges(memory, machine),
     };
     match kernel.entry {
@@ -146,6 +125,18 @@ mod tests {
         let error = write_to(&memory, &kernel(Entry::Pvh, 4), "quiet").unwrap_err();
         let expected = "the kernel command line has 5 bytes, at most 4 are allowed";
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn more_vcpus_than_the_tables_have_room_for() {
+        let memory = crate::test_memory(2 << 20);
+        let kernel = kernel(Entry::Pvh, 2047);
+        let line = CommandLine::new("").unwrap();
+        let write_for = |cpus| write(&memory, &kernel, None, &line, &Machine { cpus, ..MACHINE });
+        write_for(4096).unwrap();
+        let error = write_for(10_000).unwrap_err();
+        assert!(error.to_string().contains("room for 131072"), "{error}");
+        assert_eq!(word(&memory, GuestAddress(layout::KERNEL_START)), 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestMemoryError};
 
-use super::boot::Parameters;
 use super::layout;
+use super::parameters::Parameters;
 use crate::Memory;
 
 const BOOT_FLAG: u16 = 0xaa55;
@@ -32,7 +32,7 @@ fn zero_page(header: Option<setup_header>, parameters: &Parameters<'_>) -> boot_
             cmdline_size: parameters.command_line_size as u32,
             ..Default::default()
         }),
-        acpi_rsdp_addr: parameters.rsdp.0,
+        acpi_rsdp_addr: layout::ACPI_START.0,
         ..Default::default()
     };
     page.hdr.type_of_loader = LOADER_UNDEFINED;
@@ -67,7 +67,6 @@ mod tests {
         Parameters {
             initrd,
             command_line_size: 9,
-            rsdp: GuestAddress(0xe_0000),
             memory_map: vec![
                 Range {
                     start: 0,

@@ -30,6 +30,9 @@ pub(crate) const PVH_START_INFO: GuestAddress = GuestAddress(0x6000);
 pub(crate) const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
 /// Three pages of page tables: one of each level, for an identity map of the first GiB.
 pub(crate) const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
+/// Longest kernel command line in bytes: `COMMAND_LINE_SIZE` of x86 Linux (2048) without the final
+/// zero.
+pub const COMMAND_LINE_MAX: usize = 2047;
 /// The kernel command line, zero-terminated.
 pub(crate) const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
 /// End of conventional memory: here a PC has its extended BIOS data area, up to 640 KiB.
@@ -49,11 +52,11 @@ pub const ECAM_START: u64 = 0xe000_0000;
 pub const ECAM_SIZE: u64 = 1 << 20;
 
 /// Registers of the I/O APIC, where KVM's in-kernel one has them.
-pub const IOAPIC: u64 = 0xfec0_0000;
+pub(crate) const IOAPIC: u64 = 0xfec0_0000;
 /// Pins of KVM's I/O APIC; they are the first interrupt routes (GSIs).
 pub const IOAPIC_PINS: u32 = 24;
 /// Registers of a CPU's own local APIC.
-pub const LAPIC: u64 = 0xfee0_0000;
+pub(crate) const LAPIC: u64 = 0xfee0_0000;
 /// `KVM_SET_IDENTITY_MAP_ADDR`: one page, needed by Intel CPUs without unrestricted guest.
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 /// `KVM_SET_TSS_ADDR`: the three pages after the identity map.
@@ -66,10 +69,10 @@ pub const MSI_GSI_START: u32 = IOAPIC_PINS;
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Its interrupt: an I/O APIC pin, edge-triggered.
 pub const SERIAL_GSI: u32 = 4;
-/// I/O port of the pvpanic device: one byte.
+/// I/O port of the pvpanic device, where QEMU has it: one byte.
 pub const PVPANIC_PORT: u16 = 0x505;
 /// I/O port of ACPI's sleep control register (ACPI 6.5, 4.8.3.7): one byte. The guest powers off
-/// by writing [`SLEEP_S5`].
+/// by writing [`SLEEP_TYPE_S5`] and SLP_EN.
 pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 /// I/O port of ACPI's sleep status register: one byte, reads 0; writes are ignored.
 pub const SLEEP_STATUS_PORT: u16 = 0x601;
@@ -77,9 +80,7 @@ pub const SLEEP_STATUS_PORT: u16 = 0x601;
 /// [`RESET_VALUE`].
 pub const RESET_PORT: u16 = 0x602;
 /// SLP_TYP of S5 (soft off), in the bits 4:2 of the sleep control register.
-pub(crate) const SLEEP_TYPE_S5: u8 = 5;
-/// What the guest writes to [`SLEEP_CONTROL_PORT`] to power off: SLP_TYP and SLP_EN (bit 5).
-pub const SLEEP_S5: u8 = SLEEP_TYPE_S5 << 2 | 1 << 5;
+pub const SLEEP_TYPE_S5: u8 = 5;
 /// What the guest writes to [`RESET_PORT`] to reset.
 pub const RESET_VALUE: u8 = 1;
 
@@ -156,6 +157,5 @@ mod tests {
         }
         // ECAM is aligned to its size (PCI Firmware Specification 3.3, 4.1.3).
         assert_eq!(ECAM_START % ECAM_SIZE, 0);
-        assert_eq!(SLEEP_S5, 0x34);
     }
 }

@@ -2,8 +2,8 @@
 
 use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
 
-use super::{boot::Machine, layout};
-use crate::Memory;
+use super::layout;
+use crate::{Machine, Memory};
 
 /// `AddressRangeMemory`.
 pub(super) const RAM: u32 = 1;

@@ -4,16 +4,19 @@
 mod acpi;
 pub mod boot;
 mod boot_params;
-pub mod cmdline;
+mod console;
 pub mod cpuid;
 mod descriptors;
 pub mod initrd;
 pub mod kernel;
 pub mod layout;
+mod machine;
 mod memory_map;
 pub mod msrs;
+mod parameters;
 mod pvh;
 pub mod regs;
 pub mod syscalls;
 
-pub use boot::Machine;
+pub use cpuid::CpuFeatures;
+pub use machine::Machine;

@@ -6,8 +6,8 @@ use linux_loader::loader::elf::start_info::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::boot::Parameters;
 use super::layout;
+use super::parameters::Parameters;
 use crate::Memory;
 
 /// `XEN_HVM_START_MAGIC_VALUE`.
@@ -47,7 +47,7 @@ pub(super) fn write(memory: &Memory, parameters: &Parameters<'_>) -> Result<(), 
         nr_modules: parameters.initrd.iter().count() as u32,
         modlist_paddr: parameters.initrd.map_or(0, |_| MODULES.0),
         cmdline_paddr: layout::COMMAND_LINE.0,
-        rsdp_paddr: parameters.rsdp.0,
+        rsdp_paddr: layout::ACPI_START.0,
         memmap_paddr: MEMORY_MAP.0,
         memmap_entries: entries,
         ..Default::default()
@@ -71,7 +71,6 @@ mod tests {
         let parameters = Parameters {
             initrd: Some(&initrd),
             command_line_size: 0,
-            rsdp: layout::ACPI_START,
             memory_map: vec![
                 Range {
                     start: 0,
@@ -107,7 +106,6 @@ mod tests {
         let parameters = Parameters {
             initrd: None,
             command_line_size: 0,
-            rsdp: layout::ACPI_START,
             memory_map: Vec::new(),
         };
         write(&memory, &parameters).unwrap();

@@ -5,8 +5,8 @@ use super::{MachineEvent, PortDevice};
 /// Status (read) and command (write) register, from port 0x60 on.
 const COMMAND: u16 = 4;
 /// A status of all ones is what a machine without the controller shows: Linux's driver gives up at
-/// once as the output buffer never empties, instead of waiting for answers. But who wants a reset
-/// waits first until the input buffer (bit 1) is empty.
+/// once as the output buffer never empties, instead of waiting for answers. But a kernel
+/// that wants a reset first waits until the input buffer (bit 1) is empty.
 const STATUS: u8 = !0x02;
 /// Commands 0xf0 to 0xff pulse the output lines whose bit is 0; line 0 is the CPU's reset.
 const PULSE: u8 = 0xf0;

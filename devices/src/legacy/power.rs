@@ -49,8 +49,6 @@ impl PortDevice for Power {
 pub struct Panic;
 
 impl Panic {
-    /// The port that QEMU uses.
-    pub const PORT: u16 = 0x505;
     /// The event "panicked". Linux writes only the events that it has read before.
     const PANICKED: u8 = 1;
 }

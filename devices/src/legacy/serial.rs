@@ -1,5 +1,6 @@
 //! A serial line (16550A), for a kernel's earliest output and for kernels without virtio.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{MachineEvent, PortDevice};
 use crate::event_loop::Subscriber;
-use crate::stream::{Input, Output, Read, Spool};
+use crate::stream::{Backlog, Input, Output, Read, Spool};
 
 /// Interrupt Enable Register, and its bit that asks for received data.
 const IER: u16 = 1;
@@ -20,47 +21,61 @@ const IER_RECEIVED: u8 = 1;
 /// The receive FIFO of the model (a 16550A has 16 bytes; drivers read until it is empty).
 const FIFO: usize = 64;
 
-/// The line's registers. Used by vCPU threads through the [`super::PortBus`], and by the event loop
-/// through a [`SerialSubscriber`]; neither ever waits for the host's reader.
+/// The line's registers, for the [`super::PortBus`]. What the guest says waits here, and the event
+/// loop is told that it does: a vCPU thread that writes to the host would need its system calls, and
+/// would spend its time in them.
 #[derive(Debug)]
 pub struct Serial {
-    uart: serial::Serial<Interrupt, Room, Spool>,
-    input: Option<Input>,
-    output: Option<RawFd>,
-    room: EventFd,
+    uart: serial::Serial<Interrupt, Room, Outbox>,
 }
 
-/// Moves bytes between a line and its host ends on the event loop:
-/// [`crate::event_loop::EventLoop::add_subscriber`].
+/// The host's side of a line, for [`crate::event_loop::EventLoop::add_subscriber`]: moves bytes
+/// between the line and its two ends.
 #[derive(Debug)]
-pub struct SerialSubscriber(Arc<Mutex<Serial>>);
+pub struct SerialSubscriber {
+    serial: Arc<Mutex<Serial>>,
+    input: Option<Input>,
+    output: Spool,
+    /// To watch, if there is an output.
+    output_fd: Option<RawFd>,
+    room: Arc<EventFd>,
+    said: Arc<EventFd>,
+    /// On its way from the line to the output; keeps its memory.
+    passing: VecDeque<u8>,
+}
 
 #[derive(Debug)]
 struct Interrupt(EventFd);
 
 /// Signalled when the guest has read all that the FIFO held, or starts to listen.
 #[derive(Debug)]
-struct Room(EventFd);
+struct Room(Arc<EventFd>);
+
+/// What the guest has said and the event loop has not fetched yet.
+#[derive(Debug)]
+struct Outbox {
+    waiting: Backlog,
+    /// Signalled when the first byte comes.
+    said: Arc<EventFd>,
+}
 
 impl Serial {
     /// How many ports; the first is 0x3f8 for the first line.
     pub const PORTS: u16 = 8;
 
-    /// A line between the guest and the two ends. What the output's reader does not take in time
-    /// is dropped.
+    /// A line without a host side.
     ///
     /// # Errors
     /// When no eventfd can be made.
-    pub fn new(input: Option<Input>, output: Option<Output>) -> io::Result<Self> {
-        let room = EventFd::new(EFD_NONBLOCK)?;
+    pub fn new() -> io::Result<Self> {
+        let room = Room(Arc::new(EventFd::new(EFD_NONBLOCK)?));
         let interrupt = Interrupt(EventFd::new(EFD_NONBLOCK)?);
-        let events = Room(room.try_clone()?);
-        let raw_output = output.as_ref().map(AsRawFd::as_raw_fd);
+        let outbox = Outbox {
+            waiting: Backlog::default(),
+            said: Arc::new(EventFd::new(EFD_NONBLOCK)?),
+        };
         Ok(Self {
-            uart: serial::Serial::with_events(interrupt, events, Spool::new(output)),
-            input,
-            output: raw_output,
-            room,
+            uart: serial::Serial::with_events(interrupt, room, outbox),
         })
     }
 
@@ -69,22 +84,13 @@ impl Serial {
         &self.uart.interrupt_evt().0
     }
 
-    /// Hands on output that its reader has not taken yet, as far as it takes it now. Returns the
-    /// descriptor that has to become writable first, if there is more.
-    pub fn flush(&mut self) -> Option<RawFd> {
-        let spool = self.uart.writer_mut();
-        spool.flush();
-        spool.blocked_on()
-    }
-
-    /// Fills the FIFO from the input. What comes before the guest listens stays where it is: the
+    /// Fills the FIFO from `input`. What comes before the guest listens stays where it is: the
     /// driver throws away what it finds in the FIFO when it starts. Returns whether the input has
     /// ended.
-    fn fill(&mut self) -> bool {
+    fn fill(&mut self, input: &Input) -> bool {
         while self.listens() {
             let mut buffer = [0; FIFO];
-            let room = buffer.get_mut(..self.uart.fifo_capacity());
-            let (Some(room @ [_, ..]), Some(input)) = (room, &self.input) else {
+            let Some(room @ [_, ..]) = buffer.get_mut(..self.uart.fifo_capacity()) else {
                 return false;
             };
             match input.read_bytes(room) {
@@ -117,54 +123,80 @@ impl PortDevice for Serial {
             warn!("serial line: {error}");
         }
         if offset == IER && self.listens() {
-            // A full counter wakes the loop as well.
-            let _ = self.room.write(1);
+            signal(&self.uart.events().0);
         }
         None
     }
 }
 
 impl SerialSubscriber {
-    /// The host side of `serial`.
-    pub fn new(serial: Arc<Mutex<Serial>>) -> Self {
-        Self(serial)
+    /// Connects `serial` to its two ends. What the output's reader does not take in time is dropped.
+    pub fn new(serial: Arc<Mutex<Serial>>, input: Option<Input>, output: Option<Output>) -> Self {
+        let line = lock(&serial);
+        let (room, said) = (
+            Arc::clone(&line.uart.events().0),
+            Arc::clone(&line.uart.writer().said),
+        );
+        drop(line);
+        Self {
+            serial,
+            input,
+            output_fd: output.as_ref().map(AsRawFd::as_raw_fd),
+            output: Spool::new(output),
+            room,
+            said,
+            passing: VecDeque::new(),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Serial> {
-        // A panic elsewhere leaves registers that are still good to read and write.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Hands on what the guest has said. The line is not locked while it is written.
+    fn send(&mut self) {
+        let mut line = lock(&self.serial);
+        line.uart.writer_mut().waiting.fetch(&mut self.passing);
+        drop(line);
+        let (first, second) = self.passing.as_slices();
+        self.output.take_bytes(first);
+        self.output.take_bytes(second);
+        self.passing.clear();
+    }
+
+    fn receive(&mut self, ops: &mut EventOps<'_>) {
+        let Some(input) = &self.input else { return };
+        if lock(&self.serial).fill(input) {
+            // A file was never watched.
+            let _ = ops.remove(Events::empty(input));
+            self.input = None;
+        }
     }
 }
 
 impl MutEventSubscriber for SerialSubscriber {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        let mut serial = self.lock();
-        if serial.output == Some(events.fd()) {
-            serial.flush();
-            return;
-        }
-        if events.fd() == serial.room.as_raw_fd() {
-            // Fails only if it was read already.
-            let _ = serial.room.read();
-        }
-        if serial.fill()
-            && let Some(input) = serial.input.take()
-        {
-            // A file was never watched.
-            let _ = ops.remove(Events::empty(&input));
+        let fd = events.fd();
+        // Reading an eventfd fails only if it was read already.
+        if fd == self.said.as_raw_fd() {
+            let _ = self.said.read();
+            self.send();
+        } else if Some(fd) == self.output_fd {
+            self.output.flush();
+        } else {
+            if fd == self.room.as_raw_fd() {
+                let _ = self.room.read();
+            }
+            self.receive(ops);
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let serial = self.lock();
         // Edge-triggered: each event is followed by moving as much as possible, and what then
         // keeps more from moving ends by another event.
         let edge = EventSet::EDGE_TRIGGERED;
-        let input = serial.input.as_ref().map(AsRawFd::as_raw_fd);
+        let input = self.input.as_ref().map(AsRawFd::as_raw_fd);
         let fds = [
-            (Some(serial.room.as_raw_fd()), EventSet::IN),
+            (Some(self.room.as_raw_fd()), EventSet::IN),
+            (Some(self.said.as_raw_fd()), EventSet::IN),
             (input, EventSet::IN | edge),
-            (serial.output, EventSet::OUT | edge),
+            (self.output_fd, EventSet::OUT | edge),
         ];
         for (fd, set) in fds {
             // Epoll refuses files, which are always ready and need no watching.
@@ -180,7 +212,35 @@ impl MutEventSubscriber for SerialSubscriber {
 
 impl Subscriber for SerialSubscriber {
     fn drained(&mut self, _: &mut EventOps<'_>) -> bool {
-        self.lock().flush().is_none()
+        self.send();
+        self.output.flush();
+        self.output.blocked_on().is_none()
+    }
+}
+
+fn lock(serial: &Mutex<Serial>) -> MutexGuard<'_, Serial> {
+    // A panic elsewhere leaves registers that are still good to read and write.
+    serial.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn signal(event: &EventFd) {
+    // A full counter wakes the loop as well.
+    let _ = event.write(1);
+}
+
+/// Never fails and never blocks.
+impl io::Write for Outbox {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let first = self.waiting.is_empty();
+        self.waiting.push(bytes);
+        if first {
+            signal(&self.said);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -200,8 +260,7 @@ impl serial::SerialEvents for Room {
     fn tx_lost_byte(&self) {}
 
     fn in_buffer_empty(&self) {
-        // A full counter wakes the loop as well.
-        let _ = self.0.write(1);
+        signal(&self.0);
     }
 }
 

@@ -1,9 +1,13 @@
 //! The serial line, with the test as its driver, on a real event loop.
 
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread;
 
 use super::*;
 use crate::event_loop::EventLoop;
+use crate::seccomp::{ANY_THREAD, Allowed};
 
 const DATA: u16 = 0;
 const LINE_STATUS: u16 = 5;
@@ -16,16 +20,39 @@ struct Line {
     from_guest: PipeReader,
 }
 
+fn line(input: Option<Input>, output: Option<Output>) -> (Arc<Mutex<Serial>>, EventLoop) {
+    let serial = Arc::new(Mutex::new(Serial::new().unwrap()));
+    let mut events = EventLoop::new().unwrap();
+    events.add_subscriber(SerialSubscriber::new(Arc::clone(&serial), input, output));
+    (serial, events)
+}
+
+fn serve(events: &mut EventLoop) {
+    while events.turn(0).unwrap() > 0 {}
+}
+
+/// What the guest reads until nothing is ready, letting the loop fill the FIFO.
+fn receive(serial: &Mutex<Serial>, events: &mut EventLoop) -> Vec<u8> {
+    let mut received = Vec::new();
+    loop {
+        serve(events);
+        let mut serial = serial.lock().unwrap();
+        if serial.read(LINE_STATUS) & DATA_READY == 0 {
+            return received;
+        }
+        while serial.read(LINE_STATUS) & DATA_READY != 0 {
+            received.push(serial.read(DATA));
+        }
+    }
+}
+
 impl Line {
     fn new() -> Self {
         let (input, to_guest) = pipe().unwrap();
         let (from_guest, output) = pipe().unwrap();
         let input = Input::new(input).unwrap();
         let output = Output::new(output).unwrap();
-        let serial = Serial::new(Some(input), Some(output)).unwrap();
-        let serial = Arc::new(Mutex::new(serial));
-        let mut events = EventLoop::new().unwrap();
-        events.add_subscriber(SerialSubscriber::new(Arc::clone(&serial)));
+        let (serial, events) = line(Some(input), Some(output));
         Self {
             serial,
             events,
@@ -38,19 +65,8 @@ impl Line {
         assert_eq!(self.serial.lock().unwrap().write(register, value), None);
     }
 
-    /// What the guest reads until nothing is ready, letting the loop fill the FIFO.
     fn receive(&mut self) -> Vec<u8> {
-        let mut received = Vec::new();
-        loop {
-            while self.events.turn(0).unwrap() > 0 {}
-            let mut serial = self.serial.lock().unwrap();
-            if serial.read(LINE_STATUS) & DATA_READY == 0 {
-                return received;
-            }
-            while serial.read(LINE_STATUS) & DATA_READY != 0 {
-                received.push(serial.read(DATA));
-            }
-        }
+        receive(&self.serial, &mut self.events)
     }
 
     fn interrupted(&self) -> bool {
@@ -74,14 +90,14 @@ fn input_waits_until_the_guest_listens_and_comes_in_fifos() {
 
 #[test]
 fn the_end_of_the_input_leaves_the_line_silent() {
-    let mut line = Line::new();
-    line.write(IER, IER_RECEIVED);
-    line.to_guest.write_all(b"end").unwrap();
-    let (_reader, writer) = pipe().unwrap();
-    line.to_guest = writer;
-    assert_eq!(line.receive(), b"end");
-    assert!(line.serial.lock().unwrap().input.is_none());
-    assert_eq!(line.events.turn(0).unwrap(), 0, "nothing is left to serve");
+    let (mut to_guest, input) = UnixStream::pair().unwrap();
+    let (serial, mut events) = line(Some(Input::new(input).unwrap()), None);
+    serial.lock().unwrap().write(IER, IER_RECEIVED);
+    to_guest.write_all(b"end").unwrap();
+    to_guest.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(receive(&serial, &mut events), b"end");
+    assert_eq!(to_guest.read(&mut [0]).unwrap(), 0, "the input is let go");
+    assert_eq!(events.turn(0).unwrap(), 0, "nothing is left to serve");
 }
 
 #[test]
@@ -90,6 +106,7 @@ fn output_goes_out_and_a_slow_reader_does_not_stop_the_guest() {
     for byte in b"hello" {
         line.write(DATA, *byte);
     }
+    serve(&mut line.events);
     let mut hello = [0; 5];
     line.from_guest.read_exact(&mut hello).unwrap();
     assert_eq!(&hello, b"hello");
@@ -97,14 +114,54 @@ fn output_goes_out_and_a_slow_reader_does_not_stop_the_guest() {
     for i in 0..70_000u32 {
         line.write(DATA, i as u8);
     }
-    assert!(line.serial.lock().unwrap().flush().is_some());
+    serve(&mut line.events);
     let mut got = vec![0; 70_000];
     let (first, rest) = got.split_at_mut(60_000);
     line.from_guest.read_exact(first).unwrap();
-    while line.events.turn(0).unwrap() > 0 {}
-    assert_eq!(line.serial.lock().unwrap().flush(), None);
+    serve(&mut line.events);
     line.from_guest.read_exact(rest).unwrap();
     assert!((0..70_000u32).all(|i| got[i as usize] == i as u8));
+}
+
+#[test]
+fn the_thread_that_writes_the_port_leaves_the_host_to_the_loop() {
+    let (mut reader, output) = UnixStream::pair().unwrap();
+    reader.set_nonblocking(true).unwrap();
+    let (serial, mut events) = line(None, Some(Output::new(output).unwrap()));
+    let registers = Arc::clone(&serial);
+    let vcpu = thread::spawn(move || {
+        // As a vCPU thread is restricted, which ends the process if it breaks the rule.
+        Allowed::calls(ANY_THREAD).restrict_thread().unwrap();
+        for byte in b"hello" {
+            registers.lock().unwrap().write(DATA, *byte);
+        }
+    });
+    vcpu.join().unwrap();
+    let mut hello = [0; 6];
+    let nothing = reader.read(&mut hello).unwrap_err();
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+
+    let said = Arc::clone(&serial.lock().unwrap().uart.writer().said);
+    assert_eq!(said.read().unwrap(), 1, "signalled for the first byte only");
+    said.write(1).unwrap();
+    serve(&mut events);
+    assert_eq!(reader.read(&mut hello).unwrap(), 5);
+    assert_eq!(&hello[..5], b"hello");
+}
+
+#[test]
+fn what_the_loop_does_not_fetch_is_bounded() {
+    let (serial, _events) = line(None, None);
+    let mut serial = serial.lock().unwrap();
+    let mut fetched = VecDeque::new();
+    for _ in 0..2 {
+        for i in 0..300_000u32 {
+            serial.write(DATA, i as u8);
+        }
+        serial.uart.writer_mut().waiting.fetch(&mut fetched);
+        assert_eq!(fetched.len(), 256 << 10, "the first bytes are kept");
+        assert!((0u32..).zip(fetched.drain(..)).all(|(i, b)| b == i as u8));
+    }
 }
 
 #[test]
@@ -124,12 +181,10 @@ fn a_line_to_files_and_to_nothing() {
         ),
     ];
     for (input, output) in ends {
-        let serial = Arc::new(Mutex::new(Serial::new(input, output).unwrap()));
-        let mut events = EventLoop::new().unwrap();
-        events.add_subscriber(SerialSubscriber::new(Arc::clone(&serial)));
+        let (serial, mut events) = line(input, output);
         serial.lock().unwrap().write(DATA, b'x');
         serial.lock().unwrap().write(IER, IER_RECEIVED);
-        while events.turn(0).unwrap() > 0 {}
+        serve(&mut events);
         assert_eq!(serial.lock().unwrap().read(LINE_STATUS) & DATA_READY, 0);
     }
 }

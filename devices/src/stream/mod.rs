@@ -23,6 +23,7 @@ use tracing::warn;
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
 
+pub(crate) use spool::Backlog;
 pub use spool::Spool;
 pub(crate) use vectored::MAX_BUFFERS;
 use vectored::Vector;

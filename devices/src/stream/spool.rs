@@ -1,7 +1,6 @@
 //! An output that takes everything at once.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use tracing::warn;
@@ -13,6 +12,14 @@ use super::{Output, Written};
 /// What a slow reader may fall behind: several boot logs.
 const CAPACITY: usize = 256 << 10;
 
+/// Bytes that wait for a slow reader, in a bounded number: what is too much is dropped, which is
+/// logged.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    bytes: VecDeque<u8>,
+    dropping: bool,
+}
+
 /// An output for guest consoles. Linux writes to a console with a spinlock held and interrupts
 /// off, until the device has taken it: a console that waits for its reader stops the guest. So this
 /// keeps what the reader does not take yet, and drops what is too much, which it logs.
@@ -21,8 +28,38 @@ pub struct Spool {
     /// Stays open when it is gone, since its descriptor may be watched.
     output: Option<Output>,
     gone: bool,
-    waiting: VecDeque<u8>,
-    dropping: bool,
+    waiting: Backlog,
+}
+
+impl Backlog {
+    /// Adds `bytes`, as far as there is room.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let kept = bytes.get(..self.room()).unwrap_or(bytes);
+        self.keep(kept, bytes.len());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Moves all of it to `to`, which is empty, and goes on with the memory of `to`.
+    pub(crate) fn fetch(&mut self, to: &mut VecDeque<u8>) {
+        std::mem::swap(&mut self.bytes, to);
+        self.dropping = false;
+    }
+
+    fn room(&self) -> usize {
+        CAPACITY.saturating_sub(self.bytes.len())
+    }
+
+    /// Adds `kept`, which there is room for, of so many bytes.
+    fn keep(&mut self, kept: &[u8], of: usize) {
+        self.bytes.extend(kept);
+        if kept.len() < of && !self.dropping {
+            self.dropping = true;
+            warn!("console output is dropped until its reader catches up");
+        }
+    }
 }
 
 impl Spool {
@@ -31,8 +68,7 @@ impl Spool {
         Self {
             gone: output.is_none(),
             output,
-            waiting: VecDeque::new(),
-            dropping: false,
+            waiting: Backlog::default(),
         }
     }
 
@@ -51,9 +87,9 @@ impl Spool {
                 }
             }
             if !rest.is_empty() && !self.gone {
-                let mut copy = vec![0; rest.len().min(self.room())];
+                let mut copy = vec![0; rest.len().min(self.waiting.room())];
                 rest.copy_to(&mut copy);
-                self.keep(&copy, rest.len());
+                self.waiting.keep(&copy, rest.len());
             }
         }
     }
@@ -67,24 +103,23 @@ impl Spool {
             bytes = bytes.get(count..).unwrap_or_default();
         }
         if !bytes.is_empty() && !self.gone {
-            let kept = bytes.get(..self.room()).unwrap_or(bytes);
-            self.keep(kept, bytes.len());
+            self.waiting.push(bytes);
         }
     }
 
     /// Hands on what waits; to be called when [`Self::blocked_on`] is writable.
     pub fn flush(&mut self) {
         while !self.waiting.is_empty() {
-            let waiting = std::mem::take(&mut self.waiting);
+            let waiting = std::mem::take(&mut self.waiting.bytes);
             let result = self.write(|output| output.write_bytes(waiting.as_slices().0));
-            self.waiting = waiting;
+            self.waiting.bytes = waiting;
             match result {
-                Written::Bytes(count) => drop(self.waiting.drain(..count)),
+                Written::Bytes(count) => drop(self.waiting.bytes.drain(..count)),
                 Written::WouldBlock => return,
-                Written::Gone => self.waiting.clear(),
+                Written::Gone => self.waiting.bytes.clear(),
             }
         }
-        self.dropping = false;
+        self.waiting.dropping = false;
     }
 
     /// The descriptor that has to become writable before more of what waits can go out; `None` if
@@ -94,34 +129,10 @@ impl Spool {
         (!self.waiting.is_empty()).then(|| output.as_raw_fd())
     }
 
-    fn room(&self) -> usize {
-        CAPACITY.saturating_sub(self.waiting.len())
-    }
-
-    fn keep(&mut self, kept: &[u8], of: usize) {
-        self.waiting.extend(kept);
-        if kept.len() < of && !self.dropping {
-            self.dropping = true;
-            warn!("console output is dropped until its reader catches up");
-        }
-    }
-
     fn write(&mut self, write: impl FnOnce(&Output) -> Written) -> Written {
         let output = self.output.as_ref().filter(|_| !self.gone);
         let result = output.map_or(Written::Gone, write);
         self.gone |= result == Written::Gone;
         result
-    }
-}
-
-/// Never fails and never blocks.
-impl io::Write for Spool {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.take_bytes(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -4,20 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
+use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
-use arch::cpuid::CpuFeatures;
 use devices::Memory;
 use devices::dev::console::Streams;
-use devices::event_loop::DeviceHandle;
-use devices::event_loop::EventLoop;
+use devices::event_loop::{DeviceHandle, EventLoop};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 use crate::exit::Exit;
 
+mod images;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::Pc as HostBoard;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::kvm;
 
 /// What the guest boots.
 #[derive(Clone, Debug)]
@@ -67,6 +69,9 @@ pub trait Board: Send + Sync + Sized + 'static {
     /// # Errors
     /// When KVM refuses.
     fn vcpu(&self, index: u32) -> Result<VcpuFd>;
+
+    /// Where the guest is on this vCPU, in words; for messages.
+    fn where_is(vcpu: &VcpuFd) -> String;
 
     /// Handles an exit that is the machine's business. Returns how the guest ended, if it did.
     ///

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, ValueEnum};
 use proto::Start;
 use serde::{Deserialize, Deserializer};
+use vmm::MIN_RAM;
 
 const EXAMPLES: &str = r#"Examples:
   Run a command from a directory, with its output and exit code as ours:
@@ -178,9 +179,13 @@ impl Options {
             bail!("--cpus 0: at least one processor is needed");
         }
         if let Some(Size(bytes)) = self.mem
-            && bytes < MIN_MEMORY
+            && bytes < MIN_RAM
         {
-            bail!("--mem {} MiB: at least 64 MiB are needed", bytes >> 20);
+            bail!(
+                "--mem {} MiB: at least {} MiB are needed",
+                bytes >> 20,
+                MIN_RAM >> 20
+            );
         }
         self.check_config()?;
         self.check_command()?;
@@ -221,9 +226,6 @@ impl Options {
 
 /// The tag of the share that is the command's root.
 pub(super) const ROOT_TAG: &str = "root";
-
-/// Below this, no usual kernel gets far.
-const MIN_MEMORY: u64 = 64 << 20;
 
 impl FromStr for Share {
     type Err = String;

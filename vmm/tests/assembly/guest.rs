@@ -4,15 +4,15 @@
 use std::io::Write;
 use std::time::Duration;
 
+use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
-use arch::cpuid::CpuFeatures;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
-use vmm::Console;
 use vmm::board::{Board, Boot, HostBoard};
 use vmm::config::Config;
 use vmm::exit::Exit;
 use vmm::program::RUNQ_VMM;
 use vmm::vm::{Ended, Vm};
+use vmm::{Console, MIN_RAM};
 use vmm_sys_util::tempfile::TempFile;
 
 /// Where a guest's code is.
@@ -107,7 +107,7 @@ pub(crate) fn config(kernel: &TempFile, cpus: u32) -> Config {
     Config {
         program: &RUNQ_VMM,
         cpus,
-        memory: 64 << 20,
+        memory: MIN_RAM,
         cpu_features: String::new(),
         kernel: kernel.as_path().to_owned(),
         initrd: None,
@@ -148,7 +148,7 @@ pub(crate) enum Event {
 
 impl Machine {
     pub(crate) fn new(code: &[u8]) -> Self {
-        let mut board = HostBoard::new(&kvm(), 1, 64 << 20, &CpuFeatures::default()).unwrap();
+        let mut board = HostBoard::new(&kvm(), 1, MIN_RAM, &CpuFeatures::default()).unwrap();
         board.load(&boot(&elf(code))).unwrap();
         let vcpu = board.vcpu(0).unwrap();
         Self { board, vcpu }

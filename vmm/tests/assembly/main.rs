@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure is a failed test
 
 mod confined;
+mod console;
 mod guest;
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use devices::fabric::{Doorbell, Fabric, Interrupt, MsiMessage};
+use devices::fabric::{Doorbell, Fabric, Gsi, Interrupt, MsiMessage};
 use guest::{Event, Machine, PATIENCE, run_vm, vm};
 use kvm_ioctls::VcpuExit;
 use vmm::board::Board;
@@ -404,6 +405,23 @@ fn routes_end_where_kvm_s_table_does() {
         .take_while(|_| fabric.allocate_route().is_ok())
         .count();
     assert!((100..100_000).contains(&count), "{count} routes");
+}
+
+#[test]
+fn a_route_that_kvm_refuses_is_not_kept() {
+    let machine = Machine::new(&halt());
+    let fabric = machine.board.fabric();
+    let interrupt = Interrupt::Msi(MsiMessage {
+        address: 0xfee0_0000,
+        data: 0x40,
+    });
+    let call = EventFd::new(EFD_NONBLOCK).unwrap();
+    let beyond = Gsi(1 << 20);
+    for _ in 0..2 {
+        assert!(fabric.bind_call(beyond, interrupt, &call).is_err());
+    }
+    let gsi = fabric.allocate_route().unwrap();
+    fabric.bind_call(gsi, interrupt, &call).unwrap();
 }
 
 #[test]

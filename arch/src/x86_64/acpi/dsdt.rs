@@ -33,8 +33,8 @@ pub(super) fn table(machine: &Machine) -> Sdt {
     if !devices.is_empty() {
         Scope::new("_SB_".into(), devices).to_aml_bytes(&mut body);
     }
-    // SLP_TYP of S5 for the sleep control register; the second value is for a register that there
-    // is none of (ACPI 6.5, 7.4.2).
+    // SLP_TYP of S5 for the sleep control register; the second value is for a register that
+    // this machine does not have (ACPI 6.5, 7.4.2).
     let sleep_type = Package::new(vec![&layout::SLEEP_TYPE_S5, &0u8]);
     Name::new("_S5_".into(), &sleep_type).to_aml_bytes(&mut body);
     super::table(*b"DSDT", REVISION, &body)

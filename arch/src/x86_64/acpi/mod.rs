@@ -10,35 +10,18 @@ use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use vm_memory::{Bytes, GuestAddress};
 
-use super::boot::{Error, Machine};
 use super::layout;
-use crate::Memory;
+use crate::Machine;
 
 const OEM_ID: [u8; 6] = *b"RUNQ  ";
 const OEM_TABLE_ID: [u8; 8] = *b"RUNQVMM ";
 const OEM_REVISION: u32 = 1;
 /// Length of the header that all tables begin with.
 const HEADER_SIZE: u32 = 36;
-/// Room for the tables: up to the kernel.
-const ROOM: usize = (layout::KERNEL_START - layout::ACPI_START.0) as usize;
-
-/// Writes all tables into guest memory, and returns the address of the RSDP, where they begin.
-pub(super) fn write(memory: &Memory, machine: &Machine) -> Result<GuestAddress, Error> {
-    let bytes = tables(machine);
-    if bytes.len() > ROOM {
-        return Err(Error::TablesTooLarge {
-            size: bytes.len(),
-            room: ROOM,
-        });
-    }
-    memory.write_slice(&bytes, layout::ACPI_START)?;
-    Ok(layout::ACPI_START)
-}
 
 /// All tables as they are from [`layout::ACPI_START`] on, the RSDP first.
-fn tables(machine: &Machine) -> Vec<u8> {
+pub(super) fn tables(machine: &Machine) -> Vec<u8> {
     // Kept free for the RSDP, which needs to know where the others are.
     let mut area = vec![0; Rsdp::len()];
     let dsdt = append(&mut area, &dsdt::table(machine));

@@ -134,25 +134,6 @@ fn mcfg_names_the_ecam() {
     assert_eq!((mcfg[54], mcfg[55]), (0, 0)); // first and last bus
 }
 
-#[test]
-fn too_many_cpus_for_the_area() {
-    let memory = crate::test_memory(2 << 20);
-    let machine = |cpus| Machine { cpus, ..MACHINE };
-    assert_eq!(write(&memory, &machine(4096)).unwrap(), layout::ACPI_START);
-    let error = write(&memory, &machine(10_000)).unwrap_err();
-    assert!(
-        matches!(error, Error::TablesTooLarge { room: 0x2_0000, .. }),
-        "{error}"
-    );
-    // Nothing is written beyond the area.
-    assert_eq!(
-        memory
-            .read_obj::<u64>(GuestAddress(layout::KERNEL_START))
-            .unwrap(),
-        0
-    );
-}
-
 /// ACPICA's compiler reads our DSDT, and what it read compiles again without a remark. Needs
 /// `iasl` (Debian: acpica-tools); with RUNQ_TEST_TOOLS=required it must be there.
 #[test]

@@ -94,9 +94,10 @@ fn split(item: &str) -> Option<(&str, bool)> {
 
 fn unknown(name: &str) -> ParseError {
     let near = feature_table::near(name);
-    let hint = match near.is_empty() {
-        true => String::new(),
-        false => format!(", did you mean {}?", near.join(" or ")),
+    let hint = if near.is_empty() {
+        String::new()
+    } else {
+        format!(", did you mean {}?", near.join(" or "))
     };
     ParseError::Unknown {
         name: name.to_owned(),

@@ -67,9 +67,10 @@ fn caches(entries: &mut [kvm_cpuid_entry2], count: u32) {
         .filter(|entry| matches!(entry.function, 4 | 0x8000_001d));
     // EAX 4:0 is the type of cache, 0 for no more.
     for leaf in leaves.filter(|leaf| leaf.eax & 0x1f != 0) {
-        let shared = match leaf.eax >> 5 & 7 >= LAST_LEVEL {
-            true => ids.min(0xfff),
-            false => 0,
+        let shared = if leaf.eax >> 5 & 7 >= LAST_LEVEL {
+            ids.min(0xfff)
+        } else {
+            0
         };
         leaf.eax = leaf.eax & 0x3fff | shared << 14;
         if leaf.function == 4 {

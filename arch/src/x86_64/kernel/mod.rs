@@ -11,8 +11,8 @@ use linux_loader::loader::bootparam::setup_header;
 use vm_memory::GuestAddress;
 
 use super::layout;
+use crate::Memory;
 use crate::image::{self, CopyError};
-use crate::{Memory, cmdline};
 
 /// Where vCPU 0 begins, and by which protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl Kernel {
             end: GuestAddress(end),
             setup_header: None,
             initrd_max: GuestAddress(layout::LOW_RAM_END),
-            command_line_max: cmdline::MAX_LENGTH,
+            command_line_max: layout::COMMAND_LINE_MAX,
         })
     }
 }

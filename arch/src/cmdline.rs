@@ -1,7 +1,6 @@
 //! The kernel command line.
 
-/// Longest command line in bytes: `COMMAND_LINE_SIZE` of x86 Linux (2048) without the final zero.
-pub const MAX_LENGTH: usize = 2047;
+use crate::layout::COMMAND_LINE_MAX;
 
 /// Why a text cannot be a kernel command line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,24 +36,7 @@ pub enum Console {
     None,
 }
 
-impl Console {
-    /// What every kernel of ours is told, with its console.
-    ///
-    /// `panic=-1`: a kernel that panics resets at once, which ends the VM. `nr_uarts`: no probing of
-    /// serial ports that a PC might have. `tsc=reliable`: no checks of the TSC, twice a second,
-    /// against the kvm-clock, which the kernel prefers unless KVM vouches for the TSC. `reboot=a`:
-    /// by ACPI's reset register; a kernel with EFI takes ACPI's reduced hardware for a sign of EFI,
-    /// and without it jumps to a BIOS.
-    pub fn parameters(self) -> &'static str {
-        match self {
-            Self::Serial => "console=ttyS0 8250.nr_uarts=1 tsc=reliable panic=-1 reboot=a",
-            Self::Virtio => "console=hvc0 8250.nr_uarts=0 tsc=reliable panic=-1 reboot=a",
-            Self::None => "quiet 8250.nr_uarts=0 tsc=reliable panic=-1 reboot=a",
-        }
-    }
-}
-
-/// A checked kernel command line: printable ASCII, at most [`MAX_LENGTH`] bytes.
+/// A checked kernel command line: printable ASCII, at most [`COMMAND_LINE_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine(String);
 
@@ -65,7 +47,7 @@ impl CommandLine {
     /// When it is too long or has a character that is not printable ASCII.
     pub fn new(text: &str) -> Result<Self, Error> {
         let line = Self(text.to_owned());
-        line.fits(MAX_LENGTH)?;
+        line.fits(COMMAND_LINE_MAX)?;
         let printable = |c: char| c == ' ' || c.is_ascii_graphic();
         match text.char_indices().find(|(_, c)| !printable(*c)) {
             Some((position, character)) => Err(Error::NotPrintable {
@@ -84,10 +66,10 @@ impl CommandLine {
     /// Whether a kernel takes it that allows `max` bytes.
     pub(crate) fn fits(&self, max: usize) -> Result<(), Error> {
         let length = self.0.len();
-        match length > max {
-            true => Err(Error::TooLong { length, max }),
-            false => Ok(()),
+        if length > max {
+            return Err(Error::TooLong { length, max });
         }
+        Ok(())
     }
 }
 
@@ -99,9 +81,12 @@ mod tests {
 
     #[test]
     fn longest_line() {
-        assert!(CommandLine::new(&"x".repeat(MAX_LENGTH)).is_ok());
-        let error = CommandLine::new(&"x".repeat(MAX_LENGTH + 1)).unwrap_err();
-        let message = "the kernel command line has 2048 bytes, at most 2047 are allowed";
+        assert!(CommandLine::new(&"x".repeat(COMMAND_LINE_MAX)).is_ok());
+        let error = CommandLine::new(&"x".repeat(COMMAND_LINE_MAX + 1)).unwrap_err();
+        let message = format!(
+            "the kernel command line has {} bytes, at most {COMMAND_LINE_MAX} are allowed",
+            COMMAND_LINE_MAX + 1
+        );
         assert_eq!(error.to_string(), message);
     }
 

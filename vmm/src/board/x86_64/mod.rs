@@ -1,34 +1,41 @@
 //! A PC without a past: local and I/O APICs in KVM, no PIT, hardware-reduced ACPI, PCI with its
 //! configuration space in memory alone: by ports, each access would be two exits.
 
-use std::fs::File;
-use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+mod fabric;
+pub(crate) mod kvm;
+mod processors;
+
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
-use arch::boot::Machine;
-use arch::cpuid::{CpuFeatures, Host, Model};
-use arch::initrd::Initrd;
-use arch::kernel::{Entry, Kernel};
-use arch::layout;
+use arch::kernel::Entry;
+use arch::{CpuFeatures, Machine, layout};
 use devices::Memory;
 use devices::dev::console::Streams;
-use devices::event_loop::DeviceHandle;
-use devices::event_loop::EventLoop;
+use devices::event_loop::{DeviceHandle, EventLoop};
 use devices::fabric::Fabric;
 use devices::legacy::{
     Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power, Serial, SerialSubscriber,
 };
 use devices::pci::PciRoot;
 use devices::transport::pci::VirtioPci;
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs};
-use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
-use tracing::debug;
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
 use super::{Board, Boot};
 use crate::exit::Exit;
-use crate::fabric::KvmFabric;
 use crate::memory;
+use fabric::KvmFabric;
+use processors::Processors;
+
+// The machine as it is described to the guest, and as it is.
+const _: () = {
+    assert!(layout::SLEEP_STATUS_PORT == layout::SLEEP_CONTROL_PORT + Power::SLEEP_STATUS);
+    assert!(layout::RESET_PORT == layout::SLEEP_CONTROL_PORT + Power::RESET);
+    assert!(layout::RESET_VALUE == Power::RESET_VALUE);
+    assert!(layout::SLEEP_TYPE_S5 == Power::S5);
+    // A bus has 32 slots.
+    assert!(32 * VirtioPci::BAR_SIZE <= layout::PCI_WINDOW_SIZE);
+};
 
 /// The x86_64 machine.
 pub struct Pc {
@@ -39,16 +46,8 @@ pub struct Pc {
     ports: PortBus,
     machine: Machine,
     next_bar: u64,
-    cpu: CpuSource,
+    processors: Processors,
     entry: Option<Entry>,
-}
-
-/// What the vCPUs' common model is made of, once the first of them tells the TSC's frequency.
-struct CpuSource {
-    supported: CpuId,
-    features: CpuFeatures,
-    tsc_deadline_timer: bool,
-    model: OnceLock<Model>,
 }
 
 impl Board for Pc {
@@ -64,15 +63,6 @@ impl Board for Pc {
         let memory = memory::allocate(&layout::ram_ranges(memory))
             .with_context(|| format!("{mib} MiB of guest memory"))?;
         memory::register(&vm, &memory).context("guest memory in KVM")?;
-        let supported = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .context("KVM_GET_SUPPORTED_CPUID")?;
-        let cpu = CpuSource {
-            supported,
-            features: features.clone(),
-            tsc_deadline_timer: kvm.check_extension(Cap::TscDeadlineTimer),
-            model: OnceLock::new(),
-        };
         Ok(Self {
             fabric: Arc::new(KvmFabric::new(Arc::clone(&vm))),
             vm,
@@ -86,7 +76,7 @@ impl Board for Pc {
                 pvpanic: true,
             },
             next_bar: layout::PCI_WINDOW_START,
-            cpu,
+            processors: Processors::new(kvm, cpus, features)?,
             entry: None,
         })
     }
@@ -105,27 +95,21 @@ impl Board for Pc {
     }
 
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()> {
-        let Streams { input, output } = streams;
-        let serial = Serial::new(input, output).context("16550")?;
-        let interrupt = serial.interrupt();
+        let serial = Serial::new().context("16550")?;
         self.fabric
-            .bind_pin(layout::SERIAL_GSI, interrupt)
+            .bind_pin(layout::SERIAL_GSI, serial.interrupt())
             .context("interrupt of the 16550")?;
         let serial = Arc::new(Mutex::new(serial));
         self.ports
             .add(layout::SERIAL_PORT, Serial::PORTS, serial.clone());
-        event_loop.add_subscriber(SerialSubscriber::new(serial));
+        let Streams { input, output } = streams;
+        event_loop.add_subscriber(SerialSubscriber::new(serial, input, output));
         self.machine.serial = true;
         Ok(())
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {
-        let kernel = self.load_kernel(&boot.kernel)?;
-        let initrd = match &boot.initrd {
-            Some(path) => Some(self.load_initrd(path, &kernel)?),
-            None => None,
-        };
-        debug!(entry = ?kernel.entry, ?initrd, cmdline = boot.cmdline.as_str(), "guest loaded");
+        let (kernel, initrd) = super::images::load(&self.memory, boot)?;
         arch::boot::write(
             &self.memory,
             &kernel,
@@ -142,22 +126,19 @@ impl Board for Pc {
             .vm
             .create_vcpu(index.into())
             .context("KVM_CREATE_VCPU")?;
-        let model = self.cpu.model(&vcpu, self.machine.cpus)?;
-        let cpuid = CpuId::from_entries(&model.vcpu(index)).context("CPUID")?;
-        vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
-        set_msrs(&vcpu)?;
+        self.processors.set_up(&vcpu, index)?;
         if index == 0 {
-            let Some(entry) = self.entry else {
-                bail!("no kernel is loaded")
-            };
-            let initial = vcpu.get_sregs().context("KVM_GET_SREGS")?;
-            vcpu.set_sregs(&arch::regs::special(entry, &initial))
-                .context("KVM_SET_SREGS")?;
-            vcpu.set_regs(&arch::regs::general(entry))
-                .context("KVM_SET_REGS")?;
-            vcpu.set_fpu(&arch::regs::fpu()).context("KVM_SET_FPU")?;
+            let entry = self.entry.context("no kernel is loaded")?;
+            processors::enter(&vcpu, entry)?;
         }
         Ok(vcpu)
+    }
+
+    fn where_is(vcpu: &VcpuFd) -> String {
+        match vcpu.get_regs() {
+            Ok(regs) => format!("guest instruction {:#x}", regs.rip),
+            Err(error) => format!("an unknown guest instruction (KVM_GET_REGS: {error})"),
+        }
     }
 
     fn run(&self, exit: VcpuExit<'_>) -> Result<Option<Exit>> {
@@ -185,20 +166,6 @@ impl Pc {
     pub fn fabric(&self) -> &Arc<KvmFabric> {
         &self.fabric
     }
-
-    fn load_kernel(&self, path: &Path) -> Result<Kernel> {
-        let name = || format!("kernel {}", path.display());
-        let file = open_file(path).with_context(name)?;
-        let kernel = Kernel::read(&file).with_context(name)?;
-        kernel.load(&self.memory, &file).with_context(name)?;
-        Ok(kernel)
-    }
-
-    fn load_initrd(&self, path: &Path, kernel: &Kernel) -> Result<Initrd> {
-        let name = || format!("initrd {}", path.display());
-        let file = open_file(path).with_context(name)?;
-        arch::initrd::load(&self.memory, &file, kernel).with_context(name)
-    }
 }
 
 /// What every PC has; a serial line comes with [`Board::attach_console`].
@@ -212,39 +179,6 @@ fn legacy_ports() -> PortBus {
     ports.add(Cmos::PORTS.0, Cmos::PORTS.1, device(Cmos::new()));
     ports.add(I8042::PORTS.0, I8042::PORTS.1, device(I8042));
     ports
-}
-
-impl CpuSource {
-    fn model(&self, first: &VcpuFd, count: u32) -> Result<&Model> {
-        if let Some(model) = self.model.get() {
-            return Ok(model);
-        }
-        let host = Host {
-            tsc_khz: first.get_tsc_khz().unwrap_or(0),
-            tsc_deadline_timer: self.tsc_deadline_timer,
-        };
-        let model = Model::new(self.supported.as_slice(), &self.features, host, count)?;
-        Ok(self.model.get_or_init(|| model))
-    }
-}
-
-fn set_msrs(vcpu: &VcpuFd) -> Result<()> {
-    let entries = arch::msrs::boot();
-    let msrs = Msrs::from_entries(&entries).context("MSRs")?;
-    let set = vcpu.set_msrs(&msrs).context("KVM_SET_MSRS")?;
-    match entries.get(set) {
-        Some(refused) => bail!("KVM_SET_MSRS: MSR {:#x} refused", refused.index),
-        None => Ok(()),
-    }
-}
-
-/// A regular file: a directory opens as well, but cannot be read.
-fn open_file(path: &Path) -> Result<File> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        bail!("not a regular file");
-    }
-    Ok(file)
 }
 
 fn ecam_offset(address: u64) -> Option<u64> {

@@ -80,8 +80,8 @@ impl Fabric for KvmFabric {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         // Setting the table waits for all vCPUs to leave the old one: only when it has changed.
         if routes.messages.get(&gsi) != Some(&message) {
+            self.vm.set_gsi_routing(&routes.table_with(gsi, message)?)?;
             routes.messages.insert(gsi, message);
-            self.vm.set_gsi_routing(&routes.table()?)?;
         }
         Ok(self.vm.register_irqfd(call, gsi.0)?)
     }
@@ -100,8 +100,9 @@ fn io_event_address(doorbell: Doorbell) -> io::Result<IoEventAddress> {
 }
 
 impl Routes {
-    /// KVM takes the whole table at once: the I/O APIC's pins, and the messages.
-    fn table(&self) -> io::Result<KvmIrqRouting> {
+    /// KVM takes the whole table at once: the I/O APIC's pins, and the messages, of which `message`
+    /// is the one for `gsi`.
+    fn table_with(&self, gsi: Gsi, message: MsiMessage) -> io::Result<KvmIrqRouting> {
         let pins = (0..IOAPIC_PINS).map(|pin| {
             let mut entry = kvm_irq_routing_entry {
                 gsi: pin,
@@ -114,7 +115,8 @@ impl Routes {
             };
             entry
         });
-        let messages = self.messages.iter().map(|(gsi, message)| {
+        let others = self.messages.iter().filter(|(other, _)| **other != gsi);
+        let messages = others.chain([(&gsi, &message)]).map(|(gsi, message)| {
             let mut entry = kvm_irq_routing_entry {
                 gsi: gsi.0,
                 type_: KVM_IRQ_ROUTING_MSI,
