@@ -51,6 +51,9 @@ enum Verb {
     },
     /// Start a host, run a command in it, end it
     Run {
+        /// Say nothing of the host
+        #[arg(long)]
+        quiet: bool,
         #[command(flatten)]
         kind: Kind,
         #[command(flatten)]
@@ -130,10 +133,12 @@ fn run(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Needed => return Ok(needed()),
         Verb::Build { icount } => println!("{}", state::get(variant(icount))?.display()),
-        Verb::Up { name, kind } => start(Some(name.name), kind, Lifetime::UntilStopped)?.leave(),
+        Verb::Up { name, kind } => {
+            start(Some(name.name), kind, Lifetime::UntilStopped, false)?.leave();
+        }
         Verb::Exec { name, what } => return exec(&Host::find(&name.name)?, what),
-        Verb::Run { kind, what } => {
-            let host = start(None, kind, Lifetime::OfProcess)?;
+        Verb::Run { quiet, kind, what } => {
+            let host = start(None, kind, Lifetime::OfProcess, quiet)?;
             return exec(&host, what);
         }
         Verb::Shell { name } => return shell(&Host::find(&name.name)?),
@@ -156,7 +161,7 @@ fn needed() -> u8 {
     u8::from(matches!(kvm, Kvm::Hardware(_)))
 }
 
-fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
+fn start(name: Option<String>, kind: Kind, lifetime: Lifetime, quiet: bool) -> Result<Host> {
     let before = Instant::now();
     let host = Host::start(&Options {
         name,
@@ -164,6 +169,13 @@ fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
         variant: variant(kind.icount),
         lifetime,
     })?;
+    if !quiet {
+        describe(&host, before.elapsed());
+    }
+    Ok(host)
+}
+
+fn describe(host: &Host, took: Duration) {
     let versions: Vec<String> = host
         .versions()
         .iter()
@@ -172,10 +184,9 @@ fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
     eprintln!("testhost: {}", versions.join(", "));
     eprintln!(
         "testhost: up after {:.1} s: {}",
-        before.elapsed().as_secs_f32(),
+        took.as_secs_f32(),
         host.describe()
     );
-    Ok(host)
 }
 
 fn exec(host: &Host, what: What) -> Result<u8> {
