@@ -12,7 +12,7 @@ export CMD
 
 # An installed runq, and a root directory to try it on: in target/payload.
 build: packages
-	cargo build --release -p vmm -p guest-init -p runtime --bin runq-vmm --bin init --bin runq --bin proxy
+	@. tests/env.sh; cargo build "$${programs[@]}"
 	kernel-config/build >/dev/null
 	tests/payload target/payload
 
