@@ -3,20 +3,18 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 
-# What `make run` runs in the container.
-CMD ?= echo "Hello from Linux $$(uname -r) in a container of its own machine"
+# What `make run` runs in the container: as it was typed, for the shell there, and not for make.
+CMD ?= echo "Hello from Linux $(uname -r) in a container of its own machine"
+override CMD := $(value CMD)
 export CMD
 
-PAYLOAD := target/payload
-TESTHOST := target/x86_64-unknown-linux-gnu/debug/testhost
+.PHONY: build install release deb run test test-unit test-host test-boot test-docker lint check bench shell clean clean-cache packages
 
-.PHONY: build install release deb run test test-unit test-host test-boot test-docker lint check bench shell clean packages testhost
-
-# An installed runq, and what tests need: below $(PAYLOAD).
+# An installed runq, and a root directory to try it on: in target/payload.
 build: packages
-	cargo build --release -p vmm -p guest-init -p runtime --bin runq-vmm --bin init --bin runq --bin proxy
+	@. tests/env.sh; cargo build "$${programs[@]}"
 	kernel-config/build >/dev/null
-	tests/payload $(PAYLOAD)
+	tests/payload target/payload
 
 install: build
 	@packaging/install
@@ -24,20 +22,20 @@ install: build
 release deb: build
 	@packaging/$@
 
-run: build
+run:
 	@tests/run
 
-test: packages
+test:
 	@tests/all
 
-test-unit test-host test-boot test-docker: packages
+test-unit test-host test-boot test-docker:
 	@tests/all $(@:test-%=%)
 
 lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
-	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
-		tests/bench/{build-initrd,docker,run} tests/host/*.sh \
+	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,clean-cache,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
+		tests/env.sh tests/bench/{build-initrd,docker,run} tests/host/scripts/*.sh \
 		packaging/{install,version,release,deb} .ci/run
 
 check: lint test-unit
@@ -45,15 +43,18 @@ check: lint test-unit
 bench: packages
 	@tests/bench/run
 
-testhost: packages
-	cargo build -p tests --bin testhost
-
-shell: build testhost
+shell: build
+	cargo build -p testhost
 	@tests/shell
 
 packages:
 	@tests/packages
 
+# What was built in this clone.
 clean:
-	[ ! -x $(TESTHOST) ] || $(TESTHOST) clean
+	@. tests/env.sh; [ ! -x "$$testhost" ] || "$$testhost" down --all
 	cargo clean
+
+# The guest kernels and emulated hosts of all clones.
+clean-cache:
+	@tests/clean-cache

@@ -1,6 +1,5 @@
-//! Tests that need more than one crate, and the machine that they run on.
+//! What tests that need more than one crate share.
 
 pub mod docker;
 pub mod guest;
-pub mod host;
 pub mod pattern;

@@ -39,12 +39,19 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// What may be sent: [`ToGuest`] and [`ToHost`].
-///
-/// Their first variant begins with a version number.
-pub trait Message: Serialize + DeserializeOwned {}
-impl Message for ToGuest {}
-impl Message for ToHost {}
+/// What may be sent: [`ToGuest`] and [`ToHost`], and the messages of others who talk in such frames.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The version that the first variant begins with, a u32; unset if it begins with none.
+    const VERSION: Option<u32>;
+}
+
+impl Message for ToGuest {
+    const VERSION: Option<u32> = Some(VERSION);
+}
+
+impl Message for ToHost {
+    const VERSION: Option<u32> = Some(VERSION);
+}
 
 /// Sends one message, in a single `write_all`.
 ///
@@ -113,8 +120,9 @@ fn length(header: [u8; HEADER]) -> Result<usize, Error> {
 /// Decodes a frame's body. The version of an opening message is looked at first: what follows it
 /// may have another layout there.
 fn decode<M: Message>(body: &[u8]) -> Result<M, Error> {
-    if let Ok(((0u32, version), _)) = postcard::take_from_bytes::<(u32, u32)>(body)
-        && version != VERSION
+    if let Some(ours) = M::VERSION
+        && let Ok(((0u32, version), _)) = postcard::take_from_bytes::<(u32, u32)>(body)
+        && version != ours
     {
         return Err(Error::Version(version));
     }

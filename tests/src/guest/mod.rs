@@ -49,7 +49,7 @@ pub fn payload(name: &str) -> Result<PathBuf> {
     let path = dir.join(name);
     ensure!(
         path.exists(),
-        "{}: missing: build the payload with `make payload`, and set RUNQ_PAYLOAD",
+        "{}: missing: build the payload with `tests/all boot`, and set RUNQ_PAYLOAD",
         path.display()
     );
     Ok(path)

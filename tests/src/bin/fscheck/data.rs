@@ -1,38 +1,21 @@
-//! Contents of files.
+//! Contents of files, by the ways that the share is configured for: large requests, past the cache, and mapped.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{BufWriter, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::fs::{Advice, OFlags};
-use rustix::io::Errno;
 use tests::pattern::{Digest, Pattern};
 
-use crate::expect::{equal, refused, same_bytes};
+use crate::expect::{equal, same_bytes};
 use crate::mapping::Mapping;
 use crate::{Check, Place};
 
 pub(crate) const CHECKS: &[Check] = &[
     Check {
-        name: "create-read-append-truncate",
-        run: create_read_append_truncate,
-    },
-    Check {
-        name: "positioned-io",
-        run: positioned_io,
-    },
-    Check {
-        name: "fsync",
-        run: fsync,
-    },
-    Check {
         name: "direct-io",
         run: direct_io,
-    },
-    Check {
-        name: "mmap-private",
-        run: mmap_private,
     },
     Check {
         name: "mmap-shared",
@@ -42,94 +25,9 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "copy",
         run: copy,
     },
-    Check {
-        name: "unlinked-but-open",
-        run: unlinked_but_open,
-    },
-    Check {
-        name: "unnamed-file",
-        run: unnamed_file,
-    },
 ];
 
 const PAGE: usize = 4096;
-
-fn create_read_append_truncate(place: &Place) -> Result<()> {
-    let path = place.path("file");
-    refused("opening a missing file", File::open(&path), Errno::NOENT)?;
-    let mut file = File::create_new(&path)?;
-    refused("creating it twice", File::create_new(&path), Errno::EXIST)?;
-    file.write_all(b"hello")?;
-    equal("contents", fs::read(&path)?, b"hello".to_vec())?;
-
-    let mut appending = File::options().append(true).open(&path)?;
-    appending.seek(SeekFrom::Start(0))?;
-    appending.write_all(b" world")?;
-    // Appending goes to the end that another descriptor has moved.
-    file.write_all(b"!")?;
-    appending.write_all(b"s")?;
-    equal(
-        "appended contents",
-        fs::read(&path)?,
-        b"hello!worlds".to_vec(),
-    )?;
-
-    file.set_len(3)?;
-    equal("shortened contents", fs::read(&path)?, b"hel".to_vec())?;
-    file.set_len(5)?;
-    equal("lengthened contents", fs::read(&path)?, b"hel\0\0".to_vec())?;
-    equal("size", fs::metadata(&path)?.len(), 5)?;
-    File::create(&path)?;
-    equal("size after O_TRUNC", fs::metadata(&path)?.len(), 0)?;
-    let reading = File::open(&path)?;
-    refused(
-        "writing to a file open for reading",
-        (&reading).write(b"x"),
-        Errno::BADF,
-    )
-}
-
-fn positioned_io(place: &Place) -> Result<()> {
-    let bytes = Pattern::bytes(1, 3 * PAGE + 7);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(place.path("file"))?;
-    for (at, chunk) in bytes
-        .chunks(1000)
-        .enumerate()
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-    {
-        file.write_all_at(chunk, at as u64 * 1000)?;
-    }
-    let mut found = vec![0; bytes.len()];
-    file.read_exact_at(&mut found, 0)?;
-    same_bytes("pieces written from the end", &found, &bytes)?;
-    let mut beyond = [0; 16];
-    equal(
-        "bytes behind the end",
-        file.read_at(&mut beyond, bytes.len() as u64)?,
-        0,
-    )
-}
-
-fn fsync(place: &Place) -> Result<()> {
-    let mut file = File::create_new(place.path("file"))?;
-    file.write_all(b"durable")?;
-    file.sync_data().context("fdatasync")?;
-    file.sync_all().context("fsync")?;
-    let directory = File::open(&place.dir)?;
-    directory.sync_all().context("fsync of a directory")?;
-    rustix::fs::syncfs(&directory).context("syncfs")?;
-    equal(
-        "contents",
-        fs::read(place.path("file"))?,
-        b"durable".to_vec(),
-    )
-}
 
 /// Databases open their files so; the bytes need not pass by any cache, but they must be right.
 fn direct_io(place: &Place) -> Result<()> {
@@ -151,17 +49,6 @@ fn direct_io(place: &Place) -> Result<()> {
     file.read_exact_at(aligned, 0)?;
     same_bytes("what was written", aligned, &bytes)?;
     same_bytes("what others read", &fs::read(place.path("file"))?, &bytes)
-}
-
-fn mmap_private(place: &Place) -> Result<()> {
-    let path = place.path("file");
-    let bytes = Pattern::bytes(3, 5 * PAGE);
-    fs::write(&path, &bytes)?;
-    let mut mapping = Mapping::private(&File::open(&path)?, bytes.len())?;
-    same_bytes("what is mapped", &mapping.read(), &bytes)?;
-    mapping.write(PAGE, b"mine")?;
-    equal("what I wrote", &mapping.read()[PAGE..PAGE + 4], b"mine")?;
-    same_bytes("the file", &fs::read(&path)?, &bytes)
 }
 
 fn mmap_shared(place: &Place) -> Result<()> {
@@ -208,48 +95,4 @@ fn copy(place: &Place) -> Result<()> {
         Digest::of(File::open(&source)?)?,
         expected,
     )
-}
-
-fn unlinked_but_open(place: &Place) -> Result<()> {
-    let path = place.path("file");
-    let bytes = Pattern::bytes(6, 2 * PAGE);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    file.write_all(&bytes)?;
-    fs::remove_file(&path)?;
-    refused("opening it by name", File::open(&path), Errno::NOENT)?;
-    equal("links of an unlinked file", file.metadata()?.nlink(), 0)?;
-    file.write_all(b"more")?;
-    let mut found = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut found)?;
-    same_bytes("contents", &found, &[&bytes[..], b"more"].concat())
-}
-
-/// Programs that know O_TMPFILE do without it where a file system says that it has none.
-fn unnamed_file(place: &Place) -> Result<()> {
-    let flag = i32::try_from(OFlags::TMPFILE.bits())?;
-    let opened = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(flag)
-        .mode(0o600)
-        .open(&place.dir);
-    let mut file = match opened {
-        Ok(file) => file,
-        failed => return refused("O_TMPFILE", failed, Errno::OPNOTSUPP),
-    };
-    file.write_all(b"unnamed")?;
-    let mut found = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut found)?;
-    equal("contents", found, b"unnamed".to_vec())?;
-    ensure!(
-        fs::read_dir(&place.dir)?.next().is_none(),
-        "an unnamed file has a name"
-    );
-    Ok(())
 }

@@ -1,18 +1,19 @@
-//! `fscheck`: what programs expect of a file system, checked from inside a guest.
+//! `fscheck`: what programs expect of a shared directory and we decide, checked from inside a guest.
+//!
+//! We decide how the library is configured, what its threads may do, and what the guest caches. What else POSIX says of
+//! file systems is up to Linux and the library, and they have tests of their own.
 //!
 //! Each check works in a fresh directory of its own, and prints `ok NAME` or `failed NAME: why`.
 
 mod acl;
-mod attributes;
 mod await_change;
 mod data;
 mod expect;
+mod many_files;
 mod mapping;
-mod names;
 mod operation;
 mod read_only;
-mod space;
-mod special;
+mod requests;
 mod users;
 
 use std::fs;
@@ -98,15 +99,13 @@ impl Place {
 
 fn checks() -> impl Iterator<Item = &'static Check> {
     [
+        requests::CHECKS,
         data::CHECKS,
-        space::CHECKS,
-        names::CHECKS,
-        attributes::CHECKS,
+        many_files::CHECKS,
         users::CHECKS,
         acl::CHECKS,
     ]
     .into_iter()
-    .chain([special::CHECKS])
     .flatten()
 }
 

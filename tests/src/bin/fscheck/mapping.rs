@@ -17,18 +17,9 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Changes reach the file.
     pub(crate) fn shared(file: &File, length: usize) -> Result<Self> {
-        Self::new(file, length, MapFlags::SHARED)
-    }
-
-    /// Changes stay here.
-    pub(crate) fn private(file: &File, length: usize) -> Result<Self> {
-        Self::new(file, length, MapFlags::PRIVATE)
-    }
-
-    fn new(file: &File, length: usize, flags: MapFlags) -> Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing else.
-        let start = unsafe { mmap(ptr::null_mut(), length, access, flags, file, 0) }?;
+        let start = unsafe { mmap(ptr::null_mut(), length, access, MapFlags::SHARED, file, 0) }?;
         Ok(Self { start, length })
     }
 

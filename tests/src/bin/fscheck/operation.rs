@@ -10,7 +10,6 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 /// User and group; no further groups.
@@ -57,8 +56,6 @@ pub(crate) enum Operation {
     Chmod,
     /// Give it to root
     Chown,
-    /// Take an exclusive fcntl(2) lock if nobody has one
-    Lock,
 }
 
 impl Operation {
@@ -71,11 +68,6 @@ impl Operation {
             Self::List => fs::read_dir(path)?.try_for_each(|entry| entry.map(drop)),
             Self::Chmod => fs::set_permissions(path, PermissionsExt::from_mode(0o777)),
             Self::Chown => chown(path, Some(0), Some(fs::metadata(path)?.gid())),
-            Self::Lock => {
-                let file = File::options().write(true).open(path)?;
-                let operation = FlockOperation::NonBlockingLockExclusive;
-                Ok(rustix::fs::fcntl_lock(file, operation)?)
-            }
         }
     }
 }

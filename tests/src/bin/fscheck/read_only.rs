@@ -27,7 +27,7 @@ pub(crate) fn prepare(dir: &Path) -> Result<()> {
 /// A change, by name.
 type Change = (&'static str, fn(&Path) -> io::Result<()>);
 
-const CHANGES: &[Change] = &[
+pub(crate) const CHANGES: &[Change] = &[
     ("create", |dir| File::create_new(dir.join("new")).map(drop)),
     ("open-for-writing", |dir| {
         File::options().write(true).open(dir.join("file")).map(drop)

@@ -1,13 +1,14 @@
-//! Owners, and what other users may do.
+//! Owners, what other users may do, and what a change of a file takes from it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
 
-use crate::expect::equal;
+use crate::expect::{equal, refused};
 use crate::operation::{Operation, User, allowed, denied};
 use crate::{Check, Place};
 
@@ -35,6 +36,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "set-id-bits-go-on-chown",
         run: set_id_bits_go_on_chown,
+    },
+    Check {
+        name: "file-capabilities",
+        run: file_capabilities,
     },
 ];
 
@@ -149,4 +154,32 @@ fn set_id_bits_go_on_chown(place: &Place) -> Result<()> {
     let path = file(place, "file", User::ROOT, 0o6755)?;
     chown(&path, Some(ALICE.uid), Some(ALICE.gid))?;
     equal("mode", fs::metadata(&path)?.mode() & 0o7777, 0o755)
+}
+
+/// cap_net_raw+ep, as ping has it: a vfs_cap_data of version 2 (linux/capability.h).
+fn file_capabilities(place: &Place) -> Result<()> {
+    const NET_RAW: u32 = 1 << 13;
+    let path = place.path("file");
+    fs::write(&path, "x")?;
+    let words = [0x0200_0001, NET_RAW, 0, 0, 0];
+    let capability: Vec<u8> = words
+        .iter()
+        .flat_map(|word: &u32| word.to_le_bytes())
+        .collect();
+    let name = "security.capability";
+    setxattr(&path, name, &capability, XattrFlags::empty())?;
+    equal("value", value(&path, name)?, capability)?;
+    fs::write(&path, "changed")?;
+    refused(
+        "the capability of a changed file",
+        value(&path, name),
+        Errno::NODATA,
+    )
+}
+
+fn value(path: &Path, name: &str) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; 65536];
+    let length = getxattr(path, name, &mut value[..])?;
+    value.truncate(length);
+    Ok(value)
 }

@@ -1,7 +1,7 @@
 //! Running commands for clients: one connection, one command, a thread for each direction of each stream.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,14 +13,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hostagent::frame::{self, CHUNK, Exec, Reply, Request, VERSION};
-use hostagent::winsize;
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
+use testhost::protocol::{CHUNK, Exec, Reply, Request, VERSION};
+use testhost::winsize;
 
 use crate::start;
 
@@ -53,30 +53,30 @@ pub(crate) fn serve(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// The client's side of a session; frames are written whole, from several threads.
+/// The client's side of a session; messages are written whole, from several threads.
 #[derive(Clone)]
 struct Client(Arc<Mutex<TcpStream>>);
 
 impl Client {
-    fn send(&self, reply: &Reply) -> io::Result<()> {
+    fn send(&self, reply: &Reply) -> Result<(), proto::Error> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        frame::write(&mut *stream, reply)
+        proto::send(&mut *stream, reply)
     }
 }
 
 fn session(stream: &TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     let client = Client(Arc::new(Mutex::new(stream.try_clone()?)));
-    client.send(&Reply::Hello(VERSION))?;
+    client.send(&Reply::Hello { version: VERSION })?;
     let mut requests = stream.try_clone()?;
     loop {
-        match frame::read(&mut requests)? {
-            None => return Ok(()),
-            Some(Request::SetClock(nanos)) => {
+        match proto::recv(&mut requests) {
+            Err(proto::Error::Closed) => return Ok(()),
+            Ok(Request::SetClock(nanos)) => {
                 let now = TimeSpec::from_duration(Duration::from_nanos(nanos));
                 clock_settime(ClockId::CLOCK_REALTIME, now).context("set the clock")?;
             }
-            Some(Request::Exec(exec)) => {
+            Ok(Request::Exec(exec)) => {
                 let last = match run(&exec, &client, requests) {
                     Ok(code) => Reply::Exit(code),
                     Err(error) => Reply::Failed(format!("{error:#}")),
@@ -84,7 +84,8 @@ fn session(stream: &TcpStream) -> Result<()> {
                 client.send(&last)?;
                 return Ok(stream.shutdown(std::net::Shutdown::Both)?);
             }
-            Some(other) => bail!("no command yet, but {other:?}"),
+            Ok(other) => bail!("no command yet, but {other:?}"),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -230,7 +231,7 @@ fn feed(input: Option<Box<dyn Write + Send>>, queue: &Receiver<Vec<u8>>) {
     }
 }
 
-/// Takes the client's frames until it hangs up, then kills the command's process group.
+/// Takes the client's messages until it hangs up, then kills the command's process group.
 ///
 /// Input is queued without bound, so that a command that does not read cannot hide the hang-up.
 fn obey(
@@ -240,7 +241,7 @@ fn obey(
     group: &Mutex<Option<Pid>>,
 ) {
     let mut bytes = Some(bytes);
-    while let Ok(Some(request)) = frame::read(&mut requests) {
+    while let Ok(request) = proto::recv(&mut requests) {
         match request {
             Request::Stdin(chunk) => {
                 if let Some(queue) = &bytes {

@@ -20,7 +20,7 @@ const LEAST: u64 = 2;
 const LINES: usize = 10;
 
 /// Watches QEMU from a thread of its own, which ends with it. `console` is the log of the host's console.
-pub(super) fn end_when_stuck(qemu: Pid, console: &Path) {
+pub(crate) fn end_when_stuck(qemu: Pid, console: &Path) {
     let console = console.to_owned();
     thread::spawn(move || {
         let mut before = 0;

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 const SIZE: u64 = 2 << 30;
 
 /// Where it is mounted in the host, once it is restored.
-pub(super) const MOUNT_POINT: &str = "/opt/runq";
+pub(crate) const MOUNT_POINT: &str = "/opt/runq";
 
 /// Makes the disk `disk` with the contents of `dir`; without one it stays empty.
 ///
 /// # Errors
 /// `dir` is no directory, or too large; or mke2fs is missing.
-pub(super) fn make(dir: Option<&Path>, disk: &Path) -> Result<()> {
+pub(crate) fn make(dir: Option<&Path>, disk: &Path) -> Result<()> {
     let file = File::create(disk).with_context(|| format!("create {}", disk.display()))?;
     file.set_len(SIZE)?;
     let Some(dir) = dir else { return Ok(()) };

@@ -1,5 +1,5 @@
 //! Tests of the emulated test host itself. They restore hosts (and build the image and the saved state first, if
-//! need be), so that they run only when asked for: `cargo test -p tests --test host -- --ignored`.
+//! need be), so that they run only when asked for: `cargo test -p testhost --test host -- --ignored`.
 #![allow(clippy::unwrap_used)] // in what the tests call, too
 
 use std::collections::HashMap;
@@ -10,9 +10,9 @@ use std::process::{Command as Process, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hostagent::winsize::Size;
-use tests::host::client::TimedOut;
-use tests::host::{Command, Host, Options, Output, Variant};
+use testhost::client::TimedOut;
+use testhost::winsize::Size;
+use testhost::{Command, Host, Options, Output, Variant};
 
 fn start() -> Host {
     Host::start(&Options::default()).unwrap()

@@ -1,6 +1,6 @@
 //! The agent in the test host.
 //!
-//! `hostagent serve PORT` runs commands for clients (see [`hostagent::frame`]).
+//! `hostagent serve PORT` runs commands for clients (see [`testhost::protocol`]).
 //! `hostagent start LOG COMMAND...` starts a daemon and returns when it says that it is ready.
 
 mod serve;

@@ -1,4 +1,4 @@
-//! The Debian image: root file system, kernel, initrd. Built by the scripts in `tests/host/`.
+//! The Debian image: root file system, kernel, initrd. Built by the scripts in `tests/host/scripts`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::cache;
+use crate::cache;
 
 /// The Debian release in the test host.
 pub const SUITE: &str = "trixie";
 
-const ROOT: &str = include_str!("../../host/root.sh");
-const IMAGE: &str = include_str!("../../host/image.sh");
-const INITRD_INIT: &str = include_str!("../../host/initrd-init");
-const PACKAGES: &str = include_str!("../../host/packages");
+const ROOT: &str = include_str!("../scripts/root.sh");
+const IMAGE: &str = include_str!("../scripts/image.sh");
+const INITRD_INIT: &str = include_str!("../scripts/initrd-init");
+const PACKAGES: &str = include_str!("../scripts/packages");
 
 /// The names of the files in an image.
 pub mod files {
@@ -61,7 +61,7 @@ fn build(dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// It failed: the message names its log.
-pub(super) fn script(dir: &Path, name: &str, text: &str, args: &[&str]) -> Result<()> {
+pub(crate) fn script(dir: &Path, name: &str, text: &str, args: &[&str]) -> Result<()> {
     let log = dir.join(format!("{name}.log"));
     let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
     let status = Command::new("bash")
@@ -76,7 +76,7 @@ pub(super) fn script(dir: &Path, name: &str, text: &str, args: &[&str]) -> Resul
         let text = fs::read_to_string(&log).unwrap_or_default();
         let last = text.lines().last().unwrap_or("no output");
         bail!(
-            "tests/host/{name}.sh failed ({last}); see {}; tests/host/install.sh installs what it needs",
+            "tests/host/scripts/{name}.sh failed ({last}); see {}; tests/packages installs what it needs",
             log.display()
         );
     }

@@ -5,9 +5,10 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use anyhow::{Context, Result};
-use hostagent::winsize::{self, Size};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{self, SetArg, Termios};
+
+use crate::winsize::{self, Size};
 
 /// The terminal on standard input in raw mode; dropping this restores it.
 pub struct Raw(Termios);

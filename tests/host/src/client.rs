@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use hostagent::frame::{self, CHUNK, Exec, Reply, Request, VERSION};
-use hostagent::winsize::Size;
+
+use crate::protocol::{CHUNK, Exec, Reply, Request, VERSION};
+use crate::winsize::Size;
 
 /// A command to run in a host.
 #[derive(Default)]
@@ -18,7 +19,7 @@ pub struct Command {
     stdin: Option<Box<dyn Read + Send>>,
     timeout: Option<Duration>,
     resizes: Option<Receiver<Size>>,
-    pub(super) set_clock: bool,
+    pub(crate) set_clock: bool,
 }
 
 /// How a command ended, and what it wrote.
@@ -90,7 +91,7 @@ impl Command {
     ///
     /// # Errors
     /// The host is gone, the command could not be started, [`TimedOut`], or the output could not be written.
-    pub(super) fn run(
+    pub(crate) fn run(
         self,
         port: u16,
         stdout: &mut dyn Write,
@@ -132,7 +133,7 @@ impl Command {
     ///
     /// # Errors
     /// As for [`Command::run`].
-    pub(super) fn output(self, port: u16) -> Result<Output> {
+    pub(crate) fn output(self, port: u16) -> Result<Output> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let code = self.run(port, &mut stdout, &mut stderr)?;
         Ok(Output {
@@ -143,14 +144,14 @@ impl Command {
     }
 }
 
-/// The sending half: frames are written whole, from several threads.
+/// The sending half: messages are written whole, from several threads.
 #[derive(Clone)]
 struct Requests(Arc<Mutex<TcpStream>>);
 
 impl Requests {
-    fn send(&self, request: &Request) -> io::Result<()> {
+    fn send(&self, request: &Request) -> Result<(), proto::Error> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        frame::write(&mut *stream, request)
+        proto::send(&mut *stream, request)
     }
 }
 
@@ -158,15 +159,15 @@ fn connect(port: u16, end: Option<Instant>) -> Result<TcpStream> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
     limit(&stream, end)?;
-    match frame::read(&mut stream)? {
-        Some(Reply::Hello(VERSION)) => Ok(stream),
-        Some(Reply::Hello(other)) => {
+    match proto::recv(&mut stream) {
+        Ok(Reply::Hello { .. }) => Ok(stream),
+        Ok(other) => bail!("its agent said {other:?}"),
+        Err(proto::Error::Version(other)) => {
             bail!(
                 "its agent speaks version {other}, we speak {VERSION}: `testhost down`, then `up`"
             )
         }
-        Some(other) => bail!("its agent said {other:?}"),
-        None => bail!("its agent hung up"),
+        Err(error) => Err(error).context("its agent hung up"),
     }
 }
 
@@ -180,29 +181,35 @@ fn limit(stream: &TcpStream, end: Option<Instant>) -> io::Result<()> {
 }
 
 fn is_timeout(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-        )
-    })
+    let of_frames = error.downcast_ref().and_then(|error| match error {
+        proto::Error::Io(error) => Some(error),
+        _ => None,
+    });
+    of_frames
+        .or_else(|| error.downcast_ref())
+        .is_some_and(|error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            )
+        })
 }
 
 /// Sends the input in chunks as it comes, and its end.
-fn feed(mut stdin: impl Read, requests: &Requests) -> io::Result<()> {
+fn feed(mut stdin: impl Read, requests: &Requests) -> Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let bytes = match stdin.read(&mut buffer) {
-            Ok(0) => return requests.send(&Request::StdinEnd),
+            Ok(0) => return Ok(requests.send(&Request::StdinEnd)?),
             Ok(length) => buffer.get(..length).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         requests.send(&Request::Stdin(bytes.to_vec()))?;
     }
 }
 
-/// Takes the agent's frames up to the last one.
+/// Takes the agent's messages up to the last one.
 fn receive(
     stream: &mut TcpStream,
     end: Option<Instant>,
@@ -211,23 +218,24 @@ fn receive(
 ) -> Result<u8> {
     loop {
         limit(stream, end)?;
-        match frame::read(stream)? {
-            Some(Reply::Stdout(bytes)) => {
+        match proto::recv(stream) {
+            Ok(Reply::Stdout(bytes)) => {
                 stdout
                     .write_all(&bytes)
                     .and_then(|()| stdout.flush())
                     .context("write to stdout")?;
             }
-            Some(Reply::Stderr(bytes)) => {
+            Ok(Reply::Stderr(bytes)) => {
                 stderr
                     .write_all(&bytes)
                     .and_then(|()| stderr.flush())
                     .context("write to stderr")?;
             }
-            Some(Reply::Exit(code)) => return Ok(code),
-            Some(Reply::Failed(reason)) => bail!("in the test host: {reason}"),
-            Some(Reply::Hello(_)) => bail!("the test host's agent said hello twice"),
-            None => bail!("the test host ended while the command ran"),
+            Ok(Reply::Exit(code)) => return Ok(code),
+            Ok(Reply::Failed(reason)) => bail!("in the test host: {reason}"),
+            Ok(Reply::Hello { .. }) => bail!("the test host's agent said hello twice"),
+            Err(proto::Error::Closed) => bail!("the test host ended while the command ran"),
+            Err(error) => return Err(error.into()),
         }
         ensure!(
             end.is_none_or(|end| Instant::now() < end),

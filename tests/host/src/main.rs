@@ -1,4 +1,4 @@
-//! `testhost`: the emulated test host from the command line. See `testhost --help` and [`tests::host`].
+//! `testhost`: the emulated test host from the command line. See `testhost --help` and the library.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use tests::host::client::TimedOut;
-use tests::host::kvm::{self, Kvm};
-use tests::host::terminal::{self, Raw};
-use tests::host::{Command, Host, Lifetime, Options, Variant, cache, image, list, state};
+use testhost::client::TimedOut;
+use testhost::kvm::{self, Kvm};
+use testhost::terminal::{self, Raw};
+use testhost::{Command, Host, Lifetime, Options, Variant, cache, image, list, state};
 
 /// A Debian with KVM and Docker in an emulated machine, for tests that boot guests where there is no hardware KVM.
 #[derive(Parser)]
 #[command(
     name = "testhost",
     after_help = "Examples:
-  testhost run --payload target/payload -- /opt/runq/boot-tests --test-threads=1
+  testhost run --payload target/test-payload -- /opt/runq/boot --include-ignored --test-threads=1
   testhost up && testhost exec -- docker info && testhost shell && testhost down"
 )]
 struct Cli {
@@ -51,6 +51,9 @@ enum Verb {
     },
     /// Start a host, run a command in it, end it
     Run {
+        /// Say nothing of the host
+        #[arg(long)]
+        quiet: bool,
         #[command(flatten)]
         kind: Kind,
         #[command(flatten)]
@@ -65,14 +68,12 @@ enum Verb {
     Down {
         #[command(flatten)]
         name: Name,
-        /// End all of them
+        /// End all of this clone
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
     /// Show versions, caches, and the hosts that are up
     Info,
-    /// End all hosts and delete all caches
-    Clean,
 }
 
 #[derive(Args)]
@@ -132,10 +133,12 @@ fn run(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Needed => return Ok(needed()),
         Verb::Build { icount } => println!("{}", state::get(variant(icount))?.display()),
-        Verb::Up { name, kind } => start(Some(name.name), kind, Lifetime::UntilStopped)?.leave(),
+        Verb::Up { name, kind } => {
+            start(Some(name.name), kind, Lifetime::UntilStopped, false)?.leave();
+        }
         Verb::Exec { name, what } => return exec(&Host::find(&name.name)?, what),
-        Verb::Run { kind, what } => {
-            let host = start(None, kind, Lifetime::OfProcess)?;
+        Verb::Run { quiet, kind, what } => {
+            let host = start(None, kind, Lifetime::OfProcess, quiet)?;
             return exec(&host, what);
         }
         Verb::Shell { name } => return shell(&Host::find(&name.name)?),
@@ -148,10 +151,6 @@ fn run(verb: Verb) -> Result<u8> {
             hosts.into_iter().try_for_each(Host::stop)?;
         }
         Verb::Info => info()?,
-        Verb::Clean => {
-            list()?.into_iter().try_for_each(Host::stop)?;
-            cache::remove(&cache::root())?;
-        }
     }
     Ok(0)
 }
@@ -162,7 +161,7 @@ fn needed() -> u8 {
     u8::from(matches!(kvm, Kvm::Hardware(_)))
 }
 
-fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
+fn start(name: Option<String>, kind: Kind, lifetime: Lifetime, quiet: bool) -> Result<Host> {
     let before = Instant::now();
     let host = Host::start(&Options {
         name,
@@ -170,6 +169,13 @@ fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
         variant: variant(kind.icount),
         lifetime,
     })?;
+    if !quiet {
+        describe(&host, before.elapsed());
+    }
+    Ok(host)
+}
+
+fn describe(host: &Host, took: Duration) {
     let versions: Vec<String> = host
         .versions()
         .iter()
@@ -178,10 +184,9 @@ fn start(name: Option<String>, kind: Kind, lifetime: Lifetime) -> Result<Host> {
     eprintln!("testhost: {}", versions.join(", "));
     eprintln!(
         "testhost: up after {:.1} s: {}",
-        before.elapsed().as_secs_f32(),
+        took.as_secs_f32(),
         host.describe()
     );
-    Ok(host)
 }
 
 fn exec(host: &Host, what: What) -> Result<u8> {
@@ -207,18 +212,17 @@ fn shell(host: &Host) -> Result<u8> {
 
 fn info() -> Result<()> {
     println!("Linux guests run in: {}", kvm::detect());
-    let mut caches = vec![("image", cache::path("image", &image::key()))];
+    let image = cache::path("image", &image::key())?;
+    let mut caches = vec![("image", image.clone())];
     for variant in [Variant::Docker, Variant::Icount] {
-        caches.push((
-            variant.name(),
-            cache::path(variant.name(), &state::key(variant)),
-        ));
+        let path = cache::path(variant.name(), &state::key(variant))?;
+        caches.push((variant.name(), path));
     }
     for (kind, path) in caches {
         let there = if path.exists() { "built" } else { "not built" };
         println!("{kind}: {there}: {}", path.display());
     }
-    let versions = cache::path("image", &image::key()).join(image::files::VERSIONS);
+    let versions = image.join(image::files::VERSIONS);
     print!("{}", std::fs::read_to_string(versions).unwrap_or_default());
     for host in list()? {
         println!("up: {}", host.describe());

@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::client::{Command, Output};
-use super::qemu::{self, Machine, Qemu, Variant};
-use super::{cache, image, payload, state, watch};
+use crate::client::{Command, Output};
+use crate::qemu::{self, Machine, Qemu, Variant};
+use crate::{cache, image, payload, state, watch};
 
 /// A restore takes a second or two on an idle machine.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -163,7 +163,7 @@ impl Host {
     /// that ended it, when nothing holds its output open any more.
     ///
     /// # Errors
-    /// The host is gone, the command could not be started, [`super::client::TimedOut`], or the output could not be
+    /// The host is gone, the command could not be started, [`crate::client::TimedOut`], or the output could not be
     /// written.
     pub fn run(
         &self,
@@ -241,8 +241,14 @@ pub fn list() -> Result<Vec<Host>> {
     Ok(dirs.iter().filter_map(|dir| load(dir)).collect())
 }
 
+/// The folder of this clone's hosts: `target/testhost`.
 fn instances() -> PathBuf {
-    cache::root().join("instances")
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+        PathBuf::from,
+    );
+    // What is below appears in messages: without `tests/..`.
+    target.canonicalize().unwrap_or(target).join("testhost")
 }
 
 /// The host in `dir`, if it runs.

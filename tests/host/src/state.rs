@@ -14,48 +14,57 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::qemu::{Machine, Variant};
-use super::qmp::Qmp;
-use super::{Lifetime, cache, image, payload};
+use crate::qemu::{Machine, Variant};
+use crate::qmp::Qmp;
+use crate::{Lifetime, cache, image, payload};
 
-const BOOT: &str = include_str!("../../host/boot.sh");
-const INITTAB: &str = include_str!("../../host/inittab");
-const OVERLAY: &str = include_str!("../../host/overlay.sh");
+const BOOT: &str = include_str!("../scripts/boot.sh");
+const INITTAB: &str = include_str!("../scripts/inittab");
+const OVERLAY: &str = include_str!("../scripts/overlay.sh");
 
-/// The agent's sources: the state contains the agent, but only a state that is built needs it built.
-const AGENT: [&str; 7] = [
-    include_str!("../../agent/Cargo.toml"),
-    include_str!("../../agent/src/lib.rs"),
-    include_str!("../../agent/src/frame.rs"),
-    include_str!("../../agent/src/main.rs"),
-    include_str!("../../agent/src/serve.rs"),
-    include_str!("../../agent/src/start.rs"),
-    include_str!("../../agent/src/winsize.rs"),
+/// What a state is made from beside the image: the machine, its boot and the agent. Sources stand for programs, so that
+/// the agent need not be built to know whether there is a state with it.
+const SOURCES: [&str; 14] = [
+    BOOT,
+    INITTAB,
+    OVERLAY,
+    include_str!("payload.rs"),
+    include_str!("qemu.rs"),
+    include_str!("state.rs"),
+    include_str!("../Cargo.toml"),
+    include_str!("protocol.rs"),
+    include_str!("winsize.rs"),
+    include_str!("bin/hostagent/main.rs"),
+    include_str!("bin/hostagent/serve.rs"),
+    include_str!("bin/hostagent/start.rs"),
+    include_str!("../../../guest-init/proto/Cargo.toml"),
+    include_str!("../../../guest-init/proto/src/frame.rs"),
 ];
+
+/// The agent's program.
+const AGENT: &str = "hostagent";
 
 /// An idle machine boots it in half a minute, two cores with ten other jobs in five.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// The names of the files in a state.
-pub(super) mod files {
+pub(crate) mod files {
     /// The image's initrd with our files.
-    pub(in crate::host) const INITRD: &str = "initrd";
+    pub(crate) const INITRD: &str = "initrd";
     /// What the boot wrote to the disk, on top of the image's.
-    pub(in crate::host) const DISK: &str = "disk.qcow2";
+    pub(crate) const DISK: &str = "disk.qcow2";
     /// All memory.
-    pub(in crate::host) const MEMORY: &str = "memory";
+    pub(crate) const MEMORY: &str = "memory";
     /// CPUs and devices.
-    pub(in crate::host) const DEVICES: &str = "devices";
+    pub(crate) const DEVICES: &str = "devices";
 }
 
 /// What names the state of a variant.
 #[must_use]
 pub fn key(variant: Variant) -> String {
     let image = image::key();
-    let (machine, cmdline) = (variant.machine().join(" "), variant.cmdline());
-    let mut inputs = vec![image.as_str(), &machine, &cmdline];
-    inputs.extend([BOOT, INITTAB, OVERLAY]);
-    inputs.extend(AGENT);
+    let mut inputs = vec![image.as_str(), variant.name()];
+    inputs.extend(SOURCES);
     cache::key(&inputs)
 }
 
@@ -118,7 +127,7 @@ fn make_initrd(image: &Path, dir: &Path) -> Result<()> {
     for folder in ["usr/sbin", "etc"] {
         fs::create_dir_all(overlay.join(folder))?;
     }
-    fs::copy(build_agent()?, overlay.join("usr/sbin/hostagent")).context("copy hostagent")?;
+    fs::copy(build_agent()?, overlay.join("usr/sbin").join(AGENT)).context("copy the agent")?;
     fs::write(overlay.join("usr/sbin/testhost-boot"), BOOT)?;
     fs::write(overlay.join("etc/inittab"), INITTAB)?;
     let [dir_arg, from, to] = [
@@ -131,30 +140,23 @@ fn make_initrd(image: &Path, dir: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(overlay)?)
 }
 
-/// Has cargo build the agent, static: the host's libc is another one. In a target folder of its own, whose lock
-/// no other build holds for minutes.
+/// Has cargo build the agent, so that it is what the key says, and finds it: beside this program, or beside the folder of
+/// this test.
 fn build_agent() -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let target_dir = cache::root().join("agent");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "hostagent",
-            "--target",
-            TARGET,
-        ])
-        .args(["--config", "profile.release.lto=false", "--target-dir"])
-        .arg(&target_dir)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME")])
+        .args(["--bin", AGENT])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .context("start cargo")?;
-    ensure!(status.success(), "cargo could not build hostagent");
-    Ok(target_dir.join(TARGET).join("release/hostagent"))
+    ensure!(status.success(), "cargo could not build {AGENT}");
+    let program = std::env::current_exe()?;
+    let folders = program.ancestors().skip(1).take(2);
+    let mut agents = folders.map(|folder| folder.join(AGENT));
+    agents
+        .find(|agent| agent.is_file())
+        .with_context(|| format!("{AGENT}: not found beside {}", program.display()))
 }
 
 /// Links what hosts need of the image: built again, it may have other packages, which saved memory and devices do not
@@ -179,7 +181,7 @@ fn link_image(image: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An overlay of the disk that is next to it: the whole target folder may be moved.
+/// An overlay of the disk that is next to it: the whole folder may be moved.
 fn make_disk(disk: &Path) -> Result<()> {
     let status = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
@@ -230,7 +232,7 @@ fn await_ready(lines: &Receiver<String>, deadline: Instant) -> Result<()> {
 }
 
 /// Both sides of a saved state need the same capabilities. x-ignore-shared leaves out the memory: it is the file.
-pub(super) fn set_capabilities(qmp: &mut Qmp) -> Result<()> {
+pub(crate) fn set_capabilities(qmp: &mut Qmp) -> Result<()> {
     let capabilities =
         ["events", "x-ignore-shared"].map(|name| json!({"capability": name, "state": true}));
     qmp.execute(
@@ -241,7 +243,7 @@ pub(super) fn set_capabilities(qmp: &mut Qmp) -> Result<()> {
 }
 
 /// A migration URI for a file: `exec` works with every QEMU, and the quotes with every path without one.
-pub(super) fn uri(command: &str, file: &Path) -> String {
+pub(crate) fn uri(command: &str, file: &Path) -> String {
     format!("exec:{command} '{}'", file.display())
 }
 

@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::qmp::Qmp;
-use super::{Lifetime, image};
+use crate::qmp::Qmp;
+use crate::{Lifetime, image};
 
 /// In the image's folder of QEMU. It execs, so that the process is QEMU's.
 const PROGRAM: &str = "run";
@@ -48,8 +48,7 @@ impl Variant {
     }
 
     /// The options that make the machine what it is: a saved state fits only the same ones.
-    #[must_use]
-    pub fn machine(self) -> Vec<String> {
+    fn machine(self) -> Vec<String> {
         let accel: &[&str] = match self {
             Self::Docker => &["-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2"],
             Self::Icount => &[
@@ -76,8 +75,7 @@ impl Variant {
     }
 
     /// The kernel's command line. `apparmor=0`: without its tools in the image Docker could run nothing.
-    #[must_use]
-    pub fn cmdline(self) -> String {
+    fn cmdline(self) -> String {
         let docker = match self {
             // Nothing runs on the second CPU that does not ask for it.
             Self::Docker => " isolcpus=1",
@@ -88,28 +86,28 @@ impl Variant {
 }
 
 /// What QEMU is started with.
-pub(super) struct Machine<'a> {
-    pub(super) variant: Variant,
+pub(crate) struct Machine<'a> {
+    pub(crate) variant: Variant,
     /// The folder of QEMU and the kernel.
-    pub(super) image: &'a Path,
-    pub(super) initrd: &'a Path,
+    pub(crate) image: &'a Path,
+    pub(crate) initrd: &'a Path,
     /// The file of its memory.
-    pub(super) memory: &'a Path,
+    pub(crate) memory: &'a Path,
     /// Its disk, an overlay in qcow2.
-    pub(super) disk: &'a Path,
-    pub(super) payload: &'a Path,
+    pub(crate) disk: &'a Path,
+    pub(crate) payload: &'a Path,
     /// Whether this is the boot that will be saved: then memory and disk are written. Else neither is.
-    pub(super) boots: bool,
+    pub(crate) boots: bool,
     /// A folder for its logs and temporary files.
-    pub(super) dir: &'a Path,
-    pub(super) lifetime: Lifetime,
+    pub(crate) dir: &'a Path,
+    pub(crate) lifetime: Lifetime,
 }
 
 /// A running QEMU. Dropping it kills it, unless it is [`Qemu::leave`]d.
-pub(super) struct Qemu {
-    pub(super) pid: Pid,
+pub(crate) struct Qemu {
+    pub(crate) pid: Pid,
     /// The host's console, for a machine that boots.
-    pub(super) console: Option<ChildStdout>,
+    pub(crate) console: Option<ChildStdout>,
     ended: Option<mpsc::Receiver<ExitStatus>>,
 }
 
@@ -118,7 +116,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// It cannot be started, or ends at once.
-    pub(super) fn start(&self, deadline: Instant) -> Result<(Qemu, Qmp)> {
+    pub(crate) fn start(&self, deadline: Instant) -> Result<(Qemu, Qmp)> {
         let (ours, theirs) = UnixStream::pair()?;
         let log = self.dir.join("qemu.log");
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
@@ -237,7 +235,7 @@ impl Qemu {
     ///
     /// # Errors
     /// It still runs at the deadline, and is killed.
-    pub(super) fn wait(mut self, deadline: Instant) -> Result<ExitStatus> {
+    pub(crate) fn wait(mut self, deadline: Instant) -> Result<ExitStatus> {
         let ended = self.ended.as_ref().context("QEMU was left alone")?;
         let status = ended
             .recv_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -247,7 +245,7 @@ impl Qemu {
     }
 
     /// Lets it run on when this is dropped.
-    pub(super) fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.ended = None;
     }
 }
@@ -265,7 +263,7 @@ impl Drop for Qemu {
 ///
 /// # Errors
 /// QEMU's list of forwarded ports has none.
-pub(super) fn agent_port(qmp: &mut Qmp) -> Result<u16> {
+pub(crate) fn agent_port(qmp: &mut Qmp) -> Result<u16> {
     let table = qmp.human("info usernet")?;
     table
         .lines()

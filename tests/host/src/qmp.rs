@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 /// A connection. All waiting ends at its deadline, and when QEMU ends.
-pub(super) struct Qmp {
+pub(crate) struct Qmp {
     stream: BufReader<UnixStream>,
     events: VecDeque<Value>,
     deadline: Instant,
@@ -20,7 +20,7 @@ impl Qmp {
     ///
     /// # Errors
     /// QEMU ended (its own message is in its log), or the deadline passed.
-    pub(super) fn new(stream: UnixStream, deadline: Instant) -> Result<Self> {
+    pub(crate) fn new(stream: UnixStream, deadline: Instant) -> Result<Self> {
         let mut qmp = Self {
             stream: BufReader::new(stream),
             events: VecDeque::new(),
@@ -35,7 +35,7 @@ impl Qmp {
     ///
     /// # Errors
     /// QEMU's answer is an error, or as for [`Qmp::new`].
-    pub(super) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments}));
         self.stream
             .get_mut()
@@ -57,7 +57,7 @@ impl Qmp {
     ///
     /// # Errors
     /// As for [`Qmp::execute`].
-    pub(super) fn human(&mut self, command: &str) -> Result<String> {
+    pub(crate) fn human(&mut self, command: &str) -> Result<String> {
         let arguments = json!({"command-line": command});
         let output = self.execute("human-monitor-command", arguments)?;
         Ok(output.as_str().unwrap_or_default().to_owned())
@@ -67,7 +67,7 @@ impl Qmp {
     ///
     /// # Errors
     /// It failed, or as for [`Qmp::new`].
-    pub(super) fn migrated(&mut self) -> Result<()> {
+    pub(crate) fn migrated(&mut self) -> Result<()> {
         loop {
             let event = match self.events.pop_front() {
                 Some(event) => event,
@@ -85,7 +85,7 @@ impl Qmp {
     }
 
     /// Why QEMU ends or has ended, in its own words: `guest-reset`, `host-signal`... Empty if it did not say.
-    pub(super) fn end_reason(&mut self) -> String {
+    pub(crate) fn end_reason(&mut self) -> String {
         let mut reason = String::new();
         while let Some(event) = self.events.pop_front().or_else(|| self.receive().ok()) {
             if event["event"] == "SHUTDOWN" {

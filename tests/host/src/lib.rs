@@ -7,7 +7,7 @@
 //! 2. [`state`]: the image booted once until Docker answers, then saved with all its memory; cached.
 //! 3. [`Host`]: a machine restored from that state in a second or two, with a disk that is thrown away. Any
 //!    number of them at a time.
-//! 4. [`client`]: commands in it, through the agent (package `hostagent`).
+//! 4. [`client`]: commands in it, through the agent (program `hostagent`), which speaks [`protocol`].
 //!
 //! A payload, a directory of ours, appears in the host as `/opt/runq`, read-only.
 
@@ -15,13 +15,15 @@ pub mod cache;
 pub mod client;
 pub mod image;
 pub mod kvm;
+pub mod protocol;
 pub mod qemu;
 pub mod state;
+pub mod terminal;
+pub mod winsize;
 
 mod instance;
 mod payload;
 mod qmp;
-pub mod terminal;
 mod watch;
 
 pub use client::{Command, Output};
