@@ -56,7 +56,7 @@ impl Config {
     /// When it is too long, or not plain text.
     pub fn command_line(&self) -> Result<CommandLine> {
         let mut line = self.console.parameters().to_owned();
-        // Else Linux on a processor of AMD's looks for host bridges, 230 exits.
+        // Otherwise Linux on a processor of AMD's looks for host bridges, 230 exits.
         let no_bus = if self.has_bus() { "" } else { "pci=off" };
         for part in [no_bus, &self.cmdline] {
             if !part.is_empty() {

@@ -39,9 +39,10 @@ impl Verdict {
             hint,
             ..
         } = ended.program;
-        let when = match ended.has_command {
-            true => format!(" before the {command} ended"),
-            false => String::new(),
+        let when = if ended.has_command {
+            format!(" before the {command} ended")
+        } else {
+            String::new()
         };
         let machine = |code| Self::new(code, format!("{}{when}: {hint}", ended.exit));
         let progress = &ended.progress;

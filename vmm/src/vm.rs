@@ -131,9 +131,10 @@ impl<B: Board> Vm<B> {
     /// # Errors
     /// When the host fails the guest.
     pub fn run(mut self) -> Result<Ended> {
-        let _raw = match self.config.has_stdin() {
-            true => Raw::enter().context("terminal")?,
-            false => None,
+        let _raw = if self.config.has_stdin() {
+            Raw::enter().context("terminal")?
+        } else {
+            None
         };
         kick::install_handler().context("signal handler of the vCPU kick")?;
         let counters: Vec<_> = self

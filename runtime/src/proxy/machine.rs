@@ -28,9 +28,10 @@ pub(crate) fn config(spec: VmSpec) -> Config {
         initrd: Some(INITRD.into()),
         cmdline: String::new(),
         // The kernel's messages are part of the story that the log tells.
-        console: match log::is_debug() {
-            true => Console::Serial,
-            false => Console::None,
+        console: if log::is_debug() {
+            Console::Serial
+        } else {
+            Console::None
         },
         devices: vec![DeviceSpec::Fs(files)],
         command: Some(command(spec)),

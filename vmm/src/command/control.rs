@@ -142,9 +142,10 @@ impl Control {
         let Some(session) = &self.session else { return };
         if session.has_waiting() != self.writable_wanted {
             self.writable_wanted = session.has_waiting();
-            let interest = match self.writable_wanted {
-                true => EventSet::IN | EventSet::OUT,
-                false => EventSet::IN,
+            let interest = if self.writable_wanted {
+                EventSet::IN | EventSet::OUT
+            } else {
+                EventSet::IN
             };
             if let Err(e) = ops.modify(Events::new(session, interest)) {
                 error!("control port: {e:?}");

@@ -62,9 +62,10 @@ impl Command {
 
     fn signals(&self) -> Result<Signals> {
         let signals = Signals::take(self.signals).context("signals")?;
-        Ok(match self.systemd {
-            true => signals.replace(libc::SIGTERM, systemd::power_off_signal()),
-            false => signals,
+        Ok(if self.systemd {
+            signals.replace(libc::SIGTERM, systemd::power_off_signal())
+        } else {
+            signals
         })
     }
 

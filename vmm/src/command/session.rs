@@ -160,9 +160,10 @@ impl Session {
             ToHost::Started { pid } => milestone(format_args!("command started pid={pid}")),
             ToHost::Exited { code } => {
                 milestone(format_args!("command exited code={code}"));
-                let code = match self.systemd {
-                    true => systemd::exit_code(code),
-                    false => code,
+                let code = if self.systemd {
+                    systemd::exit_code(code)
+                } else {
+                    code
                 };
                 self.outcome = Some(Outcome::Exited(code));
             }

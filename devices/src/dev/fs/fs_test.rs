@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::tempdir;
 use virtiofsd::fuse::Opcode;
 
-use super::test_guest::{Guest, words};
+use super::guest_test::{Guest, words};
 use super::*;
 
 #[test]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 use virtiofsd::fuse::Opcode;
 
-use super::test_guest::{Guest, ROOT, is_readable, request, wait, words};
+use super::guest_test::{Guest, ROOT, is_readable, request, wait, words};
 use super::*;
 use crate::testing::FakeWatch;
 

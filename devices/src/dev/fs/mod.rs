@@ -13,7 +13,7 @@ mod passthrough;
 mod session;
 mod sink;
 #[cfg(test)]
-mod test_guest;
+mod guest_test;
 mod threads;
 #[cfg(test)]
 mod threads_test;

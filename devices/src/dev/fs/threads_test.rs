@@ -10,7 +10,7 @@ use virtiofsd::fuse::Opcode;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::session::Session;
-use super::test_guest::{MEMORY, PATIENCE, ROOT, request, wait};
+use super::guest_test::{MEMORY, PATIENCE, ROOT, request, wait};
 use super::threads::serve_by;
 use super::*;
 use crate::testing::{DriverQueue, memory};
