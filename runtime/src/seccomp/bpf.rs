@@ -91,7 +91,7 @@ fn if_below(k: u32, below: Code, rest: Code) -> Code {
 
 /// What is done with a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct Decision {
     /// The first of these whose conditions all hold.
     rules: Vec<(Vec<Condition>, u32)>,
     /// What is done if there is none.
@@ -100,7 +100,7 @@ pub(super) struct Verdict {
     decided: bool,
 }
 
-impl Verdict {
+impl Decision {
     /// The same for all arguments, until rules are added.
     pub(super) fn new(otherwise: u32) -> Self {
         Self {
@@ -204,15 +204,15 @@ fn if_above(code: u16, (high, low): (u32, u32), value: u64, (yes, no): (u8, u8))
 
 /// What is done with each number from 0 on.
 pub(super) struct Ranges {
-    default: Verdict,
+    default: Decision,
     /// Where ranges begin; each ends where the next begins.
-    starts: BTreeMap<u32, Verdict>,
+    starts: BTreeMap<u32, Decision>,
 }
 
 impl Ranges {
     /// The same for all numbers.
     pub(super) fn new(default: u32) -> Self {
-        let default = Verdict::new(default);
+        let default = Decision::new(default);
         Self {
             starts: BTreeMap::from([(0, default.clone())]),
             default,
@@ -220,8 +220,8 @@ impl Ranges {
     }
 
     /// What is done with one number; numbers come in ascending order.
-    pub(super) fn set(&mut self, number: u32, verdict: Verdict) {
-        self.starts.insert(number, verdict);
+    pub(super) fn set(&mut self, number: u32, decision: Decision) {
+        self.starts.insert(number, decision);
         if let Some(next) = number.checked_add(1) {
             self.starts.insert(next, self.default.clone());
         }
@@ -230,7 +230,7 @@ impl Ranges {
     /// The same for all numbers from `start` on.
     pub(super) fn cut(&mut self, start: u32, action: u32) {
         self.starts.split_off(&start);
-        self.starts.insert(start, Verdict::new(action));
+        self.starts.insert(start, Decision::new(action));
     }
 
     /// Finds the range of the number that is loaded by halving, and does what is said there.
@@ -241,10 +241,10 @@ impl Ranges {
     }
 }
 
-fn choose(ranges: &[(u32, Verdict)]) -> Code {
+fn choose(ranges: &[(u32, Decision)]) -> Code {
     match ranges {
         [] => Code::new(),
-        [(_, verdict)] => verdict.code(),
+        [(_, decision)] => decision.code(),
         _ => {
             let (below, rest) = ranges.split_at(ranges.len() / 2);
             if_below(rest[0].0, choose(below), choose(rest))

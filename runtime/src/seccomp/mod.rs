@@ -23,7 +23,7 @@ use oci_spec::runtime::{Arch, LinuxSeccomp};
 use proto::FilterInstruction;
 use vmm::syscalls::{ABIS, Abi};
 
-use bpf::{Verdict, offset};
+use bpf::{Decision, offset};
 use profile::Profile;
 
 /// Most instructions that the kernel takes (`BPF_MAXINSNS` of linux/bpf_common.h).
@@ -71,16 +71,16 @@ fn section(profile: &Profile, abi: &Abi) -> Vec<FilterInstruction> {
         for number in rule.names.iter().filter_map(|name| (abi.number)(name)) {
             last = last.max(Some(number));
             if rule.action != profile.default {
-                let verdict = calls
+                let decision = calls
                     .entry(number)
-                    .or_insert_with(|| Verdict::new(profile.default));
-                verdict.add(&rule.alternatives, rule.action);
+                    .or_insert_with(|| Decision::new(profile.default));
+                decision.add(&rule.alternatives, rule.action);
             }
         }
     }
     let mut ranges = bpf::Ranges::new(profile.default);
-    for (number, verdict) in calls {
-        ranges.set(number, verdict);
+    for (number, decision) in calls {
+        ranges.set(number, decision);
     }
     if let Some(last) = last.filter(|_| profile.denies) {
         ranges.cut(last.saturating_add(1), NO_SYSTEM_CALL);

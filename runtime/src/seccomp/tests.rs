@@ -183,21 +183,21 @@ fn docker_profile_decides_as_it_says() {
     let profile = docker();
     let program = compile(&profile).unwrap();
     assert!(program.len() < 1000, "{}", program.len());
-    let verdict = |number, arguments: &[u64]| run(&program, &Call::new(X86_64, number, arguments));
+    let decision = |number, arguments: &[u64]| run(&program, &Call::new(X86_64, number, arguments));
     use syscalls::x86_64::Sysno;
     let number = |call: Sysno| u32::try_from(call.id()).unwrap();
-    assert_eq!(verdict(number(Sysno::read), &[]), ALLOW);
-    assert_eq!(verdict(number(Sysno::chroot), &[]), ALLOW);
-    assert_eq!(verdict(number(Sysno::keyctl), &[]), errno(1));
-    assert_eq!(verdict(number(Sysno::clone3), &[]), errno(38));
+    assert_eq!(decision(number(Sysno::read), &[]), ALLOW);
+    assert_eq!(decision(number(Sysno::chroot), &[]), ALLOW);
+    assert_eq!(decision(number(Sysno::keyctl), &[]), errno(1));
+    assert_eq!(decision(number(Sysno::clone3), &[]), errno(38));
     let clone = number(Sysno::clone);
-    assert_eq!(verdict(clone, &[0x11]), ALLOW);
-    assert_eq!(verdict(clone, &[0x1000_0011]), errno(1));
+    assert_eq!(decision(clone, &[0x11]), ALLOW);
+    assert_eq!(decision(clone, &[0x1000_0011]), errno(1));
     let personality = number(Sysno::personality);
-    assert_eq!(verdict(personality, &[0xffff_ffff]), ALLOW);
-    assert_eq!(verdict(personality, &[0x1_0000_0008]), errno(1));
-    assert_eq!(verdict(500, &[]), errno(38));
-    assert_eq!(verdict(0x4000_0000, &[]), errno(38));
+    assert_eq!(decision(personality, &[0xffff_ffff]), ALLOW);
+    assert_eq!(decision(personality, &[0x1_0000_0008]), errno(1));
+    assert_eq!(decision(500, &[]), errno(38));
+    assert_eq!(decision(0x4000_0000, &[]), errno(38));
     let i386 = |number| run(&program, &Call::new(X86, number, &[]));
     assert_eq!(i386(3), ALLOW);
     assert_eq!(i386(288), errno(1));
@@ -225,11 +225,11 @@ fn a_profile_that_denies_some_has_no_enosys() {
         "syscalls": [{"names": ["mkdir", "new_one"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
     }));
     let program = compile(&profile).unwrap();
-    let verdict = |number| run(&program, &Call::new(X86_64, number, &[]));
-    assert_eq!(verdict(83), errno(5));
-    assert_eq!(verdict(82), ALLOW);
-    assert_eq!(verdict(0x3fff_ffff), ALLOW);
-    assert_eq!(verdict(0x4000_0053), errno(38));
+    let decision = |number| run(&program, &Call::new(X86_64, number, &[]));
+    assert_eq!(decision(83), errno(5));
+    assert_eq!(decision(82), ALLOW);
+    assert_eq!(decision(0x3fff_ffff), ALLOW);
+    assert_eq!(decision(0x4000_0053), errno(38));
     assert_eq!(run(&program, &Call::new(X86, 39, &[])), KILL);
 }
 

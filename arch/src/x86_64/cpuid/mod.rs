@@ -25,9 +25,9 @@ const TIMING_LEAF: u32 = 0x4000_0010;
 /// KVM's local APIC counts nanoseconds.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
-/// What of the host matters beside its CPUID.
+/// What the host's timers are like, beside its CPUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Host {
+pub struct Timers {
     /// `KVM_GET_TSC_KHZ` of a vCPU; 0 if unknown.
     pub tsc_khz: u32,
     /// `KVM_CAP_TSC_DEADLINE_TIMER`. `KVM_GET_SUPPORTED_CPUID` does not tell, as the timer is part
@@ -72,11 +72,11 @@ impl Model {
     pub fn new(
         supported: &[kvm_cpuid_entry2],
         features: &CpuFeatures,
-        host: Host,
+        timers: Timers,
         count: u32,
     ) -> Result<Self, Error> {
         let mut entries = supported.to_vec();
-        add_timers(&mut entries, host);
+        add_timers(&mut entries, timers);
         features.apply(&mut entries)?;
         xsave::shrink(&mut entries);
         topology::describe(&mut entries, count);
@@ -91,11 +91,11 @@ impl Model {
     }
 }
 
-fn add_timers(entries: &mut Vec<kvm_cpuid_entry2>, host: Host) {
+fn add_timers(entries: &mut Vec<kvm_cpuid_entry2>, timers: Timers) {
     if let Some(leaf) = entry(entries, 1, 0) {
         leaf.ecx |= HYPERVISOR;
         leaf.ecx &= !TSC_DEADLINE_TIMER;
-        if host.tsc_deadline_timer {
+        if timers.tsc_deadline_timer {
             leaf.ecx |= TSC_DEADLINE_TIMER;
         }
     }
@@ -105,12 +105,12 @@ fn add_timers(entries: &mut Vec<kvm_cpuid_entry2>, host: Host) {
     let Some(signature) = entry(entries, KVM_SIGNATURE, 0) else {
         return;
     };
-    if host.tsc_khz != 0 {
+    if timers.tsc_khz != 0 {
         // EAX: the last leaf of the hypervisor; old KVMs say 0 and mean KVM_FEATURES.
         signature.eax = signature.eax.max(KVM_FEATURES).max(TIMING_LEAF);
         let timing = kvm_cpuid_entry2 {
             function: TIMING_LEAF,
-            eax: host.tsc_khz,
+            eax: timers.tsc_khz,
             ebx: APIC_BUS_KHZ,
             ..Default::default()
         };

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::feature_table::Register;
 use super::*;
 
-const HOST: Host = Host {
+const HOST: Timers = Timers {
     tsc_khz: 2_500_000,
     tsc_deadline_timer: true,
 };
@@ -157,7 +157,7 @@ fn the_guest_need_not_calibrate_timers() {
     assert_eq!(at(&cpu, KVM_SIGNATURE, 0)[0], TIMING_LEAF);
     assert_eq!(at(&cpu, TIMING_LEAF, 0), [2_500_000, 1_000_000, 0, 0]);
     // Without them on the host nothing is promised.
-    let model = Model::new(&intel(), &CpuFeatures::default(), Host::default(), 1).unwrap();
+    let model = Model::new(&intel(), &CpuFeatures::default(), Timers::default(), 1).unwrap();
     let cpu = model.vcpu(0);
     assert_eq!(at(&cpu, 1, 0)[2] & TSC_DEADLINE_TIMER, 0);
     assert!(cpu.iter().all(|leaf| leaf.function != TIMING_LEAF));
@@ -305,7 +305,7 @@ proptest! {
         supported in entries(), features in switches(), count in 1..2000u32, index in 0..2000u32
     ) {
         let once = Model::new(&supported, &features, HOST, count).unwrap().vcpu(index);
-        let host = Host {
+        let host = Timers {
             tsc_deadline_timer: once.iter().any(|e| e.function == 1 && e.ecx & TSC_DEADLINE_TIMER != 0),
             ..HOST
         };

@@ -8,12 +8,12 @@ mod confinement;
 #[cfg(test)]
 mod fs_test;
 #[cfg(test)]
+mod guest_test;
+#[cfg(test)]
 mod hostile_test;
 mod passthrough;
-mod session;
+mod requests;
 mod sink;
-#[cfg(test)]
-mod guest_test;
 mod threads;
 #[cfg(test)]
 mod threads_test;

@@ -3,7 +3,7 @@
 //! One thread leads: it waits for requests and answers them itself, which is the fastest way for
 //! the many that take microseconds. Before a request that may take as long as a disk does, it lets
 //! another thread lead, so that a guest process that waits for its fsync delays no other. Threads
-//! are added when that happens, and end with the session.
+//! are added when that happens, and end when the driver resets the device.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,7 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::Config;
 use super::confinement::{own_directories, restrict_calls};
 use super::passthrough::Share;
-use super::session::{Request, Session};
+use super::requests::{Request, Requests};
 use crate::device::DeviceError;
 use crate::queue::{Chain, VirtQueue};
 
@@ -29,19 +29,19 @@ const STACK: usize = 256 << 10;
 
 /// The threads of a share, from the outside. Lives with the device.
 pub(super) struct Threads {
-    sessions: Option<SyncSender<Arc<Session>>>,
-    current: Option<Arc<Session>>,
-    /// Says that a session is over.
+    drivers: Option<SyncSender<Arc<Requests>>>,
+    current: Option<Arc<Requests>>,
+    /// Says that nobody serves the current ones any more.
     over: Receiver<()>,
     failed: Arc<EventFd>,
     first: Option<JoinHandle<()>>,
 }
 
-/// What the threads of one session share.
+/// What the threads that serve one driver share.
 struct Team<'a> {
     /// Executes a request, and returns the length of its answer.
     handle: &'a (dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
-    session: &'a Session,
+    requests: &'a Requests,
     failed: &'a EventFd,
     name: &'a str,
     /// Who has it waits for the next request.
@@ -54,8 +54,8 @@ struct Team<'a> {
 impl Threads {
     /// Starts the first thread and shares the directory.
     pub(super) fn start(config: Config) -> io::Result<Self> {
-        let (sessions, next_session) = sync_channel::<Arc<Session>>(1);
-        let (session_over, over) = sync_channel(1);
+        let (drivers, next_requests) = sync_channel::<Arc<Requests>>(1);
+        let (driver_gone, over) = sync_channel(1);
         let (result, shared) = sync_channel(1);
         let failed = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let failure = Arc::clone(&failed);
@@ -72,16 +72,16 @@ impl Threads {
                 Err(error) => return drop(result.send(Err(error))),
             };
             let _ = result.send(Ok(()));
-            while let Ok(session) = next_session.recv() {
+            while let Ok(requests) = next_requests.recv() {
                 let handle = |request| share.handle(request);
-                serve_by(&handle, &session, &failure, &name);
+                serve_by(&handle, &requests, &failure, &name);
                 share.forget();
-                drop(session);
-                let _ = session_over.send(());
+                drop(requests);
+                let _ = driver_gone.send(());
             }
         })?;
         let threads = Self {
-            sessions: Some(sessions),
+            drivers: Some(drivers),
             current: None,
             over,
             failed,
@@ -94,22 +94,22 @@ impl Threads {
 
     /// Starts to serve `queues`. Returns the descriptor that becomes readable if that fails.
     pub(super) fn serve(&mut self, queues: Vec<VirtQueue>) -> io::Result<RawFd> {
-        let session = Arc::new(Session::new(queues)?);
-        let sent = self.sessions.as_ref().map(|s| s.send(Arc::clone(&session)));
+        let requests = Arc::new(Requests::new(queues)?);
+        let sent = self.drivers.as_ref().map(|s| s.send(Arc::clone(&requests)));
         if !matches!(sent, Some(Ok(()))) {
             return Err(io::Error::other("the thread of the share is gone"));
         }
-        self.current = Some(session);
+        self.current = Some(requests);
         Ok(self.failed.as_raw_fd())
     }
 
-    /// Ends the session; when it returns no thread uses the queues any more.
+    /// Ends them; when it returns no thread uses the queues any more.
     pub(super) fn stop(&mut self) {
-        if let Some(session) = self.current.take() {
-            session.finish();
+        if let Some(requests) = self.current.take() {
+            requests.finish();
             // It fails if the thread is gone, which uses nothing either.
             let _ = self.over.recv();
-            // Of the session that is over; fails if there was no failure.
+            // Of those that are over; fails if there was no failure.
             let _ = self.failed.read();
         }
     }
@@ -118,7 +118,7 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stop();
-        self.sessions = None;
+        self.drivers = None;
         if let Some(first) = self.first.take() {
             // A panic was reported when it happened.
             let _ = first.join();
@@ -126,16 +126,16 @@ impl Drop for Threads {
     }
 }
 
-/// Serves `session` by `handle` until its end, on this thread and those that it adds.
+/// Serves `requests` by `handle` until its end, on this thread and those that it adds.
 pub(super) fn serve_by(
     handle: &(dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
-    session: &Session,
+    requests: &Requests,
     failed: &EventFd,
     name: &str,
 ) {
     let team = Team {
         handle,
-        session,
+        requests,
         failed,
         name,
         lead: Mutex::new(()),
@@ -149,7 +149,7 @@ impl Team<'_> {
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         if let Err(error) = self.lead(scope) {
             warn!("share {}: {error}", self.name);
-            self.session.finish();
+            self.requests.finish();
             // A full counter is readable as well.
             let _ = self.failed.write(1);
         }
@@ -158,7 +158,7 @@ impl Team<'_> {
     fn lead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), DeviceError> {
         loop {
             let lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(request) = self.session.next()? else {
+            let Some(request) = self.requests.next()? else {
                 return Ok(());
             };
             if request.is_slow() && self.let_other_lead(scope) {
@@ -175,7 +175,7 @@ impl Team<'_> {
     fn answer(&self, request: Request) -> Result<(), DeviceError> {
         let (queue, head) = (request.queue(), request.chain.head_index());
         let length = (self.handle)(request.chain)?;
-        self.session.answer(queue, head, length)
+        self.requests.answer(queue, head, length)
     }
 
     /// Makes sure that another thread waits for the lead. Called by the one that has it.

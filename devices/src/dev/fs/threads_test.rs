@@ -9,8 +9,8 @@ use std::thread;
 use virtiofsd::fuse::Opcode;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::session::Session;
 use super::guest_test::{MEMORY, PATIENCE, ROOT, request, wait};
+use super::requests::Requests;
 use super::threads::serve_by;
 use super::*;
 use crate::testing::{DriverQueue, memory};
@@ -20,7 +20,7 @@ struct Team {
     driver: DriverQueue,
     kick: EventFd,
     call: EventFd,
-    session: Arc<Session>,
+    requests: Arc<Requests>,
     begun: Receiver<(u32, thread::ThreadId)>,
     answers: u16,
 }
@@ -30,7 +30,7 @@ fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
     let driver = DriverQueue::new(&memory, 0, REQUEST_SIZE);
     let queue = driver.device_end(true);
     let (kick, call) = (queue.kick().try_clone(), queue.call().try_clone());
-    let session = Arc::new(Session::new(vec![queue]).unwrap());
+    let requests = Arc::new(Requests::new(vec![queue]).unwrap());
     let (begin, begun) = channel();
     let (release, released) = channel();
     let released = Mutex::new(released);
@@ -46,18 +46,18 @@ fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
     };
     let failed = EventFd::new(EFD_NONBLOCK).unwrap();
     thread::scope(|scope| {
-        let served = Arc::clone(&session);
+        let served = Arc::clone(&requests);
         scope.spawn(move || serve_by(&handle, &served, &failed, "team"));
         let mut team = Team {
             driver,
             kick: kick.unwrap(),
             call: call.unwrap(),
-            session,
+            requests,
             begun,
             answers: 0,
         };
         test(&mut team, &|| release.send(()).unwrap());
-        team.session.finish();
+        team.requests.finish();
     });
 }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
-use arch::cpuid::{Host, Model};
+use arch::cpuid::{Model, Timers};
 use arch::kernel::Entry;
 use arch::{CpuFeatures, cpuid};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs};
@@ -44,11 +44,16 @@ impl Processors {
         if let Some(model) = self.model.get() {
             return Ok(model);
         }
-        let host = Host {
+        let timers = Timers {
             tsc_khz: first.get_tsc_khz().unwrap_or(0),
             tsc_deadline_timer: self.tsc_deadline_timer,
         };
-        let model = Model::new(self.supported.as_slice(), &self.features, host, self.count)?;
+        let model = Model::new(
+            self.supported.as_slice(),
+            &self.features,
+            timers,
+            self.count,
+        )?;
         Ok(self.model.get_or_init(|| model))
     }
 }

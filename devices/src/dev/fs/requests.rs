@@ -1,4 +1,4 @@
-//! The queues of a share, from DRIVER_OK to the reset, as its threads use them.
+//! The requests of a driver, from DRIVER_OK to the reset, as the threads of a share see them.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,13 +13,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::device::DeviceError;
 use crate::queue::{Chain, VirtQueue};
 
-/// The event of [`Session::end`]; others are indices of queues.
+/// The event of [`Requests::end`]; others are indices of queues.
 const END: u64 = u64::MAX;
 
-pub(super) struct Session {
+pub(super) struct Requests {
     queues: Vec<Mutex<VirtQueue>>,
     events: Epoll,
-    /// Readable from the end of the session on.
+    /// Readable from the end on.
     end: EventFd,
     over: AtomicBool,
 }
@@ -30,7 +30,7 @@ pub(super) struct Request {
     queue: usize,
 }
 
-impl Session {
+impl Requests {
     pub(super) fn new(queues: Vec<VirtQueue>) -> io::Result<Self> {
         let events = Epoll::new()?;
         let end = EventFd::new(EFD_NONBLOCK)?;
@@ -50,14 +50,14 @@ impl Session {
         })
     }
 
-    /// Ends the session. Any thread.
+    /// No request comes any more. Any thread.
     pub(super) fn finish(&self) {
         self.over.store(true, Ordering::Release);
         // A full counter is readable as well.
         let _ = self.end.write(1);
     }
 
-    /// The next request, which it waits for; `None` at the end of the session. One thread at a
+    /// The next request, which it waits for; `None` at the end. One thread at a
     /// time.
     pub(super) fn next(&self) -> Result<Option<Request>, DeviceError> {
         loop {
