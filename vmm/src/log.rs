@@ -7,20 +7,43 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tracing::{Level, enabled};
-use tracing_subscriber::EnvFilter;
+pub use tracing::Level;
+use tracing::{enabled, error};
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::command::terminal;
 use crate::program::Program;
 
-/// Starts the log. What it tells is up to RUNQ_LOG, a filter, and to `default` without one.
-pub fn start(default: &str) {
-    let filter = std::env::var("RUNQ_LOG").unwrap_or_else(|_| default.to_owned());
+/// Starts the log. What it tells is up to RUNQ_LOG, a level or a list of `target=level`, and to
+/// `default` without one.
+pub fn start(default: Level) {
+    let wanted = std::env::var("RUNQ_LOG").unwrap_or_default();
+    let parsed = filter(&wanted, default);
+    let filter = parsed
+        .clone()
+        .unwrap_or_else(|_| Targets::new().with_default(default));
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        .with_max_level(Level::TRACE)
         .with_writer(io::stderr)
         .with_ansi(false)
+        .finish()
+        .with(filter)
         .init();
+    if let Err(error) = parsed {
+        error!(
+            "RUNQ_LOG={wanted}: {error} (try error, warn, info, debug, trace or target=level,...)"
+        );
+    }
+}
+
+fn filter(wanted: &str, default: Level) -> Result<Targets, String> {
+    if wanted.is_empty() {
+        return Ok(Targets::new().with_default(default));
+    }
+    wanted
+        .parse()
+        .map_err(|error: ParseError| error.to_string())
 }
 
 /// Whether the log tells the whole story.
@@ -112,6 +135,21 @@ mod tests {
         let (line, rest) = rest.split_once(':').unwrap();
         assert!(line.parse::<u32>().is_ok(), "{text}");
         assert_eq!(rest, " this is a bug\n");
+    }
+
+    #[test]
+    fn a_level_or_levels_of_targets_say_what_is_told() {
+        let tells = |wanted, target, level| {
+            let filter = filter(wanted, Level::ERROR).unwrap();
+            filter.would_enable(target, &level)
+        };
+        assert!(tells("", "vmm::vm", Level::ERROR));
+        assert!(!tells("", "vmm::vm", Level::WARN));
+        assert!(tells("debug", "devices::event_loop", Level::DEBUG));
+        assert!(!tells("debug", "devices::event_loop", Level::TRACE));
+        assert!(tells("error,vmm=info", "vmm::command", Level::INFO));
+        assert!(!tells("error,vmm=info", "devices", Level::INFO));
+        assert!(filter("vmm=loud", Level::ERROR).is_err());
     }
 
     #[test]

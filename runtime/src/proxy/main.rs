@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<Verdict> {
     // To stderr, which is the container's: nothing but errors, unless RUNQ_LOG asks for more.
-    log::start("error");
+    log::start(log::Level::ERROR);
     let spec = VmSpec::load(Path::new(vmspec::PATH))?;
     // What runc took, which this process was before.
     milestone("monitor started");

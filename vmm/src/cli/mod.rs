@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use clap::error::{Error, ErrorKind};
-use vmm::log;
+use vmm::log::{self, Level};
 use vmm::program::RUNQ_VMM;
 use vmm::stats::{Stats, rss_beside};
 use vmm::verdict::Verdict;
@@ -34,7 +34,11 @@ pub(crate) fn main() -> ExitCode {
 /// The options, or what clap or we ourselves find wrong with them.
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Result<Options>, Error> {
     let cli = Cli::try_parse_from(args)?;
-    log::start(if cli.debug { "debug" } else { "error" });
+    log::start(if cli.debug {
+        Level::DEBUG
+    } else {
+        Level::ERROR
+    });
     Ok(complete(cli))
 }
 

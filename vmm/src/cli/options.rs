@@ -40,7 +40,7 @@ pub(super) struct Cli {
     pub config: Option<PathBuf>,
 
     /// Print the monitor's own log, the story of the boot, to stderr (RUNQ_LOG does the same, with
-    /// a filter)
+    /// a level or target=level,...)
     #[arg(long)]
     pub debug: bool,
 

@@ -43,7 +43,7 @@ const MONITOR: &str = "RUNQ_TEST_CONSOLE";
 fn monitor() -> ! {
     dup2_stdout(io::stdin()).unwrap();
     dup2_stdin(File::open("/dev/null").unwrap()).unwrap();
-    log::start("info");
+    log::start(log::Level::INFO);
     let kernel = elf(&talk());
     let mut config = config(&kernel, 1);
     config.console = Console::Serial;
