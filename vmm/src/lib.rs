@@ -13,7 +13,7 @@ pub mod command;
 pub mod config;
 pub mod exit;
 mod filters;
-pub mod kick;
+pub mod immediate_exit;
 pub mod kvm;
 pub mod kvm_stats;
 pub mod log;

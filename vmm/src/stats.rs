@@ -22,7 +22,7 @@ pub struct ExitCounts {
     pub mmio_reads: u64,
     /// Writes to addresses that are not memory, nor bound to an ioeventfd.
     pub mmio_writes: u64,
-    /// Kicks and other signals.
+    /// Signals.
     pub interrupted: u64,
     /// All the rest.
     pub other: u64,

@@ -8,7 +8,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::board::Board;
 use crate::exit::Exit;
-use crate::kick::Kickable;
+use crate::immediate_exit::Interruptible;
 use crate::stats::ExitCounts;
 
 /// One vCPU and what its exits reach; lives on a thread of its own.
@@ -19,7 +19,7 @@ pub struct Vcpu<B> {
     pub fd: VcpuFd,
     /// Where accesses go that leave KVM.
     pub board: Arc<B>,
-    /// Set before a kick when the vCPU shall end.
+    /// Set before it is interrupted when the vCPU shall end.
     pub stop: Arc<AtomicBool>,
     /// Print each exit to stderr.
     pub trace: bool,
@@ -40,9 +40,9 @@ impl<B: Board> Vcpu<B> {
     /// # Errors
     /// When KVM cannot run the guest, or the guest does what no board knows.
     pub fn run(mut self, counts: &mut ExitCounts) -> Result<Exit> {
-        let mut kickable = Kickable::new(&mut self.fd).context("signal of the vCPU kick")?;
+        let mut interruptible = Interruptible::new(&mut self.fd).context("signal of a vCPU")?;
         while !self.stop.load(Ordering::SeqCst) {
-            let step = match kickable.vcpu().run() {
+            let step = match interruptible.vcpu().run() {
                 Ok(exit) => {
                     counts.count(&exit);
                     if self.trace {
@@ -57,14 +57,14 @@ impl<B: Board> Vcpu<B> {
                 Step::Continue => {}
                 Step::Interrupted => {
                     counts.interrupted += 1;
-                    kickable.rearm();
+                    interruptible.rearm();
                 }
                 Step::End(exit) => return Ok(exit),
                 Step::InternalError => bail!(
                     "vcpu {}: KVM cannot go on at {} (KVM_EXIT_INTERNAL_ERROR): an instruction that \
                      it does not emulate, or a processor state that it does not support",
                     self.index,
-                    B::where_is(kickable.vcpu())
+                    B::where_is(interruptible.vcpu())
                 ),
                 Step::Unexpected(what) => bail!("vcpu {}: {what}", self.index),
             }

@@ -23,7 +23,7 @@ use crate::command::{self, Progress};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::filters;
-use crate::kick;
+use crate::immediate_exit;
 use crate::kvm;
 use crate::kvm_stats::KvmStats;
 use crate::program::Program;
@@ -136,7 +136,7 @@ impl<B: Board> Vm<B> {
         } else {
             None
         };
-        kick::install_handler().context("signal handler of the vCPU kick")?;
+        immediate_exit::install_handler().context("signal handler of the vCPUs")?;
         let counters: Vec<_> = self
             .vcpus
             .iter()
@@ -182,7 +182,7 @@ impl<B: Board> Vm<B> {
         let served = self.event_loop.run();
         stop.store(true, Ordering::SeqCst);
         for thread in &threads {
-            kick::kick(thread).context("kick of a vCPU")?;
+            immediate_exit::interrupt(thread).context("interrupt a vCPU")?;
         }
         let end = join(threads)?;
         served.map_err(|e| anyhow!("event loop: {e:?}"))?;

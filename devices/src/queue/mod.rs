@@ -111,6 +111,12 @@ impl VirtQueue {
         Ok(())
     }
 
+    /// Has the event loop come back to the queue after others, as a kick of the driver's would.
+    pub(crate) fn reschedule(&self) {
+        // A full counter is a kick as well.
+        let _ = self.kick.write(1);
+    }
+
     /// Signalled by the driver when it made chains available. Non-blocking.
     pub fn kick(&self) -> &EventFd {
         &self.kick

@@ -44,7 +44,7 @@ pub(crate) fn take_turn(
         };
         if left == 0 {
             queue.unpop();
-            again(queue);
+            queue.reschedule();
             break Turn::Yielded;
         }
         left -= 1;
@@ -60,10 +60,4 @@ pub(crate) fn take_turn(
     };
     queue.signal()?;
     Ok(turn)
-}
-
-/// Has the event loop come back to `queue`, after others.
-pub(crate) fn again(queue: &VirtQueue) {
-    // A full counter is a kick as well.
-    let _ = queue.kick().write(1);
 }

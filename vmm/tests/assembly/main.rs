@@ -16,7 +16,7 @@ use guest::{Event, Machine, PATIENCE, run_vm, vm};
 use kvm_ioctls::VcpuExit;
 use vmm::board::Board;
 use vmm::exit::Exit;
-use vmm::kick::{self, Kickable};
+use vmm::immediate_exit::{Interruptible, install_handler, interrupt};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 guest!(
@@ -238,7 +238,7 @@ fn exits_are_counted_by_reason() {
 
 #[test]
 fn a_running_guest_is_stopped_whenever_that_is_asked_for() {
-    // Before the loop, at once, and while it runs or halts: every time the kick must be seen.
+    // Before the loop, at once, and while it runs or halts: every time it must be seen.
     for code in [spin(), halt()] {
         for round in 0..20 {
             let (done, finished) = mpsc::channel();
@@ -259,30 +259,30 @@ fn a_running_guest_is_stopped_whenever_that_is_asked_for() {
 }
 
 #[test]
-fn a_kick_before_kvm_run_is_not_lost() {
-    kick::install_handler().unwrap();
+fn a_signal_before_kvm_run_is_not_lost() {
+    install_handler().unwrap();
     let mut machine = Machine::new(&spin());
     let (ready, is_ready) = mpsc::channel();
     let (go, may_go) = mpsc::channel::<()>();
     let vcpu = thread::spawn(move || {
-        let mut kickable = Kickable::new(&mut machine.vcpu).unwrap();
+        let mut interruptible = Interruptible::new(&mut machine.vcpu).unwrap();
         ready.send(()).unwrap();
         may_go.recv().unwrap();
-        // The kick came when the thread was not in KVM_RUN: the guest, which spins for ever, must
+        // The signal came when the thread was not in KVM_RUN: the guest, which spins for ever, must
         // not be entered.
-        let first = kickable.vcpu().run().map(|_| ()).unwrap_err().errno();
-        kickable.rearm();
+        let first = interruptible.vcpu().run().map(|_| ()).unwrap_err().errno();
+        interruptible.rearm();
         ready.send(()).unwrap();
         (
             first,
-            kickable.vcpu().run().map(|_| ()).unwrap_err().errno(),
+            interruptible.vcpu().run().map(|_| ()).unwrap_err().errno(),
         )
     });
     is_ready.recv_timeout(PATIENCE).unwrap();
-    kick::kick(&vcpu).unwrap();
+    interrupt(&vcpu).unwrap();
     go.send(()).unwrap();
     is_ready.recv_timeout(PATIENCE).unwrap();
-    kick::kick(&vcpu).unwrap();
+    interrupt(&vcpu).unwrap();
     assert_eq!(vcpu.join().unwrap(), (libc::EINTR, libc::EINTR));
 }
 

@@ -12,7 +12,7 @@ use crate::Memory;
 use crate::device::{DeviceError, Token, Watch};
 use crate::queue::VirtQueue;
 use crate::queue::buffers::{Buffers, Slice};
-use crate::queue::turn::{Served, Turn, again, take_turn};
+use crate::queue::turn::{Served, Turn, take_turn};
 use crate::stream::{Output, Spool, Written};
 
 /// The most that one turn moves, for the other devices on the loop.
@@ -197,7 +197,7 @@ impl Flow {
             self.readiness.watch(fd, token, EventSet::OUT, watch)?;
         }
         if let State::Yielded(_) = self.state {
-            again(queue);
+            queue.reschedule();
         }
         Ok(full.is_none())
     }

@@ -19,7 +19,7 @@ thread_local! {
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
 }
 
-extern "C" fn on_kick(number: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn on_signal(number: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo to a handler that was set with SA_SIGINFO.
     if unsafe { (*info).si_code } != libc::SI_TKILL {
         // Not one of ours: it is meant for the process, whose first thread takes signals as events.
@@ -28,7 +28,7 @@ extern "C" fn on_kick(number: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     }
     let flag = IMMEDIATE_EXIT.get();
     if !flag.is_null() {
-        // SAFETY: the pointer was set by this thread's `Kickable`, which clears it before the page
+        // SAFETY: the pointer was set by this thread's `Interruptible`, which clears it before the page
         // goes away; the byte is meant to be written asynchronously (KVM API, 5, immediate_exit).
         unsafe { flag.write_volatile(1) };
     }
@@ -40,15 +40,15 @@ extern "C" fn on_kick(number: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 /// # Errors
 /// As sigaction(2).
 pub fn install_handler() -> io::Result<()> {
-    register_signal_handler(SIGRTMIN(), on_kick).map_err(Into::into)
+    register_signal_handler(SIGRTMIN(), on_signal).map_err(Into::into)
 }
 
-/// Makes the calling thread, which runs `vcpu`, kickable for as long as this lives.
-pub struct Kickable<'a> {
+/// Makes the calling thread, which runs `vcpu`, interruptible for as long as this lives.
+pub struct Interruptible<'a> {
     vcpu: &'a mut VcpuFd,
 }
 
-impl<'a> Kickable<'a> {
+impl<'a> Interruptible<'a> {
     /// On the vCPU's own thread, which takes the signal even if the process holds it back.
     ///
     /// # Errors
@@ -67,14 +67,14 @@ impl<'a> Kickable<'a> {
         self.vcpu
     }
 
-    /// To be called after KVM_RUN returned EINTR, before the stop flag is looked at: a kick from
+    /// To be called after KVM_RUN returned EINTR, before the stop flag is looked at: a signal from
     /// then on makes the next KVM_RUN return again.
     pub fn rearm(&mut self) {
         self.vcpu.set_kvm_immediate_exit(0);
     }
 }
 
-impl Drop for Kickable<'_> {
+impl Drop for Interruptible<'_> {
     fn drop(&mut self) {
         IMMEDIATE_EXIT.set(ptr::null_mut());
     }
@@ -84,7 +84,7 @@ impl Drop for Kickable<'_> {
 ///
 /// # Errors
 /// When the signal cannot be sent.
-pub fn kick<T>(thread: &JoinHandle<T>) -> io::Result<()> {
+pub fn interrupt<T>(thread: &JoinHandle<T>) -> io::Result<()> {
     // SAFETY: the thread was not joined or detached, as we hold its handle: its id is valid even if
     // it has ended already.
     let error = unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
