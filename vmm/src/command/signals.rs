@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsRawFd, RawFd};
+use std::process;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -73,8 +74,6 @@ impl Signals {
             Forwarded::All => SigSet::all(),
         };
         set.add(Signal::SIGWINCH);
-        // Rust programs ignore it, but while it is blocked the kernel would keep it for the signalfd.
-        set.remove(Signal::SIGPIPE);
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
@@ -93,7 +92,15 @@ impl Signals {
 
     /// The next signal that came, if any.
     pub(crate) fn next(&self) -> Option<Received> {
-        let number = self.descriptor.read_signal().ok()??.ssi_signo as i32;
+        let number = loop {
+            let signal = self.descriptor.read_signal().ok()??;
+            let number = signal.ssi_signo as i32;
+            // Of a write of ours that nobody reads: Rust programs ignore it, but as it is blocked the
+            // kernel has kept it.
+            if number != libc::SIGPIPE || signal.ssi_pid != process::id() {
+                break number;
+            }
+        };
         Some(match number {
             libc::SIGWINCH if self.terminal => Received::WindowChanged,
             number => Received::ForGuest {
@@ -115,10 +122,16 @@ impl AsRawFd for Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::env;
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
     use std::thread;
 
-    use nix::sys::signal::raise;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::signal::{kill, raise};
+    use nix::unistd::Pid;
+
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -140,6 +153,40 @@ mod tests {
             assert_eq!(signals.next(), Some(ended));
         });
         test.join().unwrap();
+    }
+
+    /// Set for the copy of this test program that takes its signals.
+    const TAKER: &str = "RUNQ_TEST_TAKER";
+
+    #[test]
+    fn sigpipe_of_somebody_else_is_for_the_guest() {
+        if env::var_os(TAKER).is_some() {
+            let signals = Signals::take(Forwarded::All).unwrap();
+            eprintln!("ready");
+            let mut polled = [PollFd::new(signals.descriptor.as_fd(), PollFlags::POLLIN)];
+            poll(&mut polled, PollTimeout::NONE).unwrap();
+            let taken = signals.next();
+            let expected = Received::ForGuest {
+                number: libc::SIGPIPE,
+                ends: true,
+            };
+            process::exit(i32::from(taken != Some(expected)));
+        }
+        // The copy inherits it: no thread of the test harness in it shall take the signal.
+        SigSet::from(Signal::SIGPIPE).thread_block().unwrap();
+        let test = "command::signals::tests::sigpipe_of_somebody_else_is_for_the_guest";
+        let mut copy = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(TAKER, "")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut lines = BufReader::new(copy.stderr.take().unwrap());
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        kill(Pid::from_raw(copy.id() as i32), Signal::SIGPIPE).unwrap();
+        assert!(copy.wait().unwrap().success());
     }
 
     #[test]
