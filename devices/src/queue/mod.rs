@@ -10,8 +10,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::Memory;
 
-/// A chain of descriptors that the driver made available. Walking it is bounded by the queue's
-/// size, so a loop in it ends; addresses are checked when they are used.
+/// A chain of descriptors that the driver made available. Walking it ends, even if it has a loop:
+/// after as many descriptors as its table has, which for an indirect one may be more than the queue
+/// (`buffers.rs` refuses that). Addresses are checked when they are used.
 pub type Chain = DescriptorChain<Arc<Memory>>;
 
 /// A virtqueue in use: popping a chain, giving it back and signalling are written once, here.
