@@ -1,11 +1,13 @@
+use std::net::{IpAddr, Ipv4Addr};
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
-    Resource, Rlimit, Root, Start, User, WindowSize,
+    Address, Capabilities, Device, FileSystem, FilterInstruction, Interface, MacAddress, Mount,
+    MountFlags, Mountable, Process, Resource, Rlimit, Root, Route, Start, User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -144,12 +146,69 @@ fn process() -> impl Strategy<Value = Process> {
         )
 }
 
+fn address() -> impl Strategy<Value = Address> {
+    let broadcast = option::of(any::<Ipv4Addr>());
+    (any::<IpAddr>(), any::<u8>(), broadcast, any::<u8>()).prop_map(
+        |(address, prefix, broadcast, scope)| Address {
+            address,
+            prefix,
+            broadcast,
+            scope,
+        },
+    )
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let addresses = (option::of(any::<IpAddr>()), option::of(any::<IpAddr>()));
+    let destination = any::<(IpAddr, u8)>();
+    (
+        destination,
+        addresses,
+        any::<[u32; 3]>(),
+        any::<[u8; 3]>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                destination,
+                (gateway, source),
+                [metric, table, mtu],
+                [scope, protocol, kind],
+                on_link,
+            )| Route {
+                destination,
+                gateway,
+                source,
+                metric,
+                table,
+                scope,
+                protocol,
+                kind,
+                on_link,
+                mtu,
+            },
+        )
+}
+
+fn interface() -> impl Strategy<Value = Interface> {
+    let lists = (vec(address(), 0..3), vec(route(), 0..3));
+    (any::<[u8; 6]>(), ".*", any::<u32>(), lists).prop_map(
+        |(mac, name, mtu, (addresses, routes))| Interface {
+            mac: MacAddress(mac),
+            name,
+            mtu,
+            addresses,
+            routes,
+        },
+    )
+}
+
 fn start() -> impl Strategy<Value = Start> {
     let paths = || vec(".*", 0..3);
     (
         root(),
         vec(mount(), 0..4),
-        vec(device(), 0..3),
+        (vec(device(), 0..3), vec(interface(), 0..3)),
         option::of(".*"),
         vec((".*", ".*"), 0..3),
         (paths(), paths()),
@@ -157,10 +216,20 @@ fn start() -> impl Strategy<Value = Start> {
         process(),
     )
         .prop_map(
-            |(root, mounts, devices, hostname, sysctls, paths, pids_limit, process)| Start {
+            |(
+                root,
+                mounts,
+                (devices, interfaces),
+                hostname,
+                sysctls,
+                paths,
+                pids_limit,
+                process,
+            )| Start {
                 root,
                 mounts,
                 devices,
+                interfaces,
                 hostname,
                 sysctls,
                 masked_paths: paths.0,

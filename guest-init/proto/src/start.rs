@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Interface;
+
 /// Everything that init needs to know to run one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +19,8 @@ pub struct Start {
     /// Device nodes beside those that /dev has anyway (the OCI runtime specification's default
     /// devices); made after all mounts. Whether the kernel knows the device shows when it is opened.
     pub devices: Vec<Device>,
+    /// Network interfaces beside the loopback one, set up before the command starts.
+    pub interfaces: Vec<Interface>,
     /// Name of the guest; unset, it keeps the kernel's default.
     pub hostname: Option<String>,
     /// Kernel settings, in this order: name (with dots or slashes, as sysctl(8) has it) and value. A

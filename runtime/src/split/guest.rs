@@ -87,6 +87,8 @@ fn start(spec: &Spec, options: &Options) -> Result<Start> {
         },
         mounts: guest_mounts::translate(mounts, options.systemd)?,
         devices: devices(linux).context("linux.devices")?,
+        // The monitor finds them in its namespace.
+        interfaces: Vec::new(),
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         sysctls: sysctls(spec, linux),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
