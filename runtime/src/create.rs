@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::host;
+use crate::namespace;
 use crate::options::Given;
 use crate::split::{ANNOTATION, BundleFile, Split, VMSPEC, split};
 
@@ -57,6 +58,7 @@ pub fn rewrite(bundle: &Path, root: &Path, given: &Given) -> Result<Rewritten> {
         .canonicalize()
         .with_context(|| format!("bundle {}", bundle.display()))?;
     let config = read_original(&bundle)?;
+    namespace::check(&config)?;
     let host = host::probe(&bundle, root)?;
     write(bundle, &split(&config, given, &host)?)
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
@@ -12,7 +13,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 /// What no VM runs without.
 pub const KVM: &str = "/dev/kvm";
 /// What the monitor can do without, at a price.
-pub const OPTIONAL: [&str; 3] = ["/dev/vhost-net", "/dev/vhost-vsock", "/dev/net/tun"];
+const OPTIONAL: [&str; 2] = ["/dev/vhost-net", "/dev/vhost-vsock"];
 
 /// What a VM is made of: the monitor, and what guests boot. They are files of the folder that is
 /// every container's root.
@@ -90,7 +91,7 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
         commit: commit(&vm_folder),
         bundle: text(bundle)?,
         devices: std::iter::once(kvm).chain(optional).collect(),
-        macvtap_major: macvtap_major(),
+        macvtap_major: load_macvtap(),
         cpus: online_cpus()?,
         open_files: open_files(),
     })
@@ -138,6 +139,17 @@ pub fn device(path: &'static str) -> Option<Device> {
         path,
         major: libc::major(metadata.rdev()),
         minor: libc::minor(metadata.rdev()),
+    })
+}
+
+/// The same, with the module loaded if it is not: the rules for a container's devices need the number
+/// before the kernel loads it for the first of its interfaces.
+fn load_macvtap() -> Option<u32> {
+    macvtap_major().or_else(|| {
+        let mut modprobe = Command::new("modprobe");
+        let modprobe = modprobe.args(["-q", "macvtap"]).stdin(Stdio::null());
+        modprobe.status().ok()?;
+        macvtap_major()
     })
 }
 

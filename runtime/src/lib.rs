@@ -13,6 +13,7 @@ pub mod check;
 pub mod cli;
 pub mod create;
 pub mod host;
+mod namespace;
 pub mod options;
 pub mod register;
 pub mod seccomp;

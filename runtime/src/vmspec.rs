@@ -15,6 +15,9 @@ pub const VERSION: u32 = (1 << 16) | proto::VERSION;
 /// Where `proxy` finds the file.
 pub const PATH: &str = "/run/vmspec.json";
 
+/// Where `proxy` finds the sysfs of its network namespace.
+pub const SYS: &str = "/run/sys";
+
 /// The folder that `proxy` shares with the guest: `root`, and `volumes/0` and so on.
 pub const SHARE: &str = "/run/share";
 

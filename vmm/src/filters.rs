@@ -2,6 +2,7 @@
 //! here.
 
 use anyhow::{Context, Result};
+use devices::device::DeviceKind;
 use devices::event_loop;
 use devices::seccomp::{ANY_THREAD, Allowed};
 use libc::c_long;
@@ -31,8 +32,35 @@ pub(crate) fn restrict_vcpu_thread() -> Result<()> {
         .context("system call filter of a vCPU thread")
 }
 
-/// For the thread that runs the VM, which asks what these devices do, too.
-pub(crate) fn restrict_main_thread(devices: &[c_long]) -> Result<()> {
+/// What devices ask of the kernel on the thread that serves them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeviceCalls {
+    /// System calls.
+    pub(crate) calls: Vec<c_long>,
+    /// Requests to ioctl(2).
+    pub(crate) requests: Vec<u64>,
+}
+
+impl DeviceCalls {
+    /// Those of one more device.
+    pub(crate) fn add(&mut self, kind: &DeviceKind) {
+        self.calls.extend(kind.system_calls);
+        self.requests.extend(kind.requests);
+    }
+}
+
+/// For a thread that serves a busy device and nothing else.
+pub(crate) fn restrict_device_thread(device: &DeviceCalls) -> Result<()> {
+    let calls = [&ANY_THREAD[..], &event_loop::SYSTEM_CALLS, &device.calls];
+    Allowed::calls(calls.concat())
+        .with_requests(&device.requests)
+        .and_then(Allowed::restrict_thread)
+        .context("system call filter of a device's thread")
+}
+
+/// For the thread that runs the VM, which asks what these devices do, too: those with threads of
+/// their own inherit the filter.
+pub(crate) fn restrict_main_thread(devices: &DeviceCalls) -> Result<()> {
     let calls = [
         &ANY_THREAD[..],
         &event_loop::SYSTEM_CALLS,
@@ -41,10 +69,11 @@ pub(crate) fn restrict_main_thread(devices: &[c_long]) -> Result<()> {
         // The vCPU threads inherit the filter.
         &VCPU,
         &kvm_stats::SYSTEM_CALLS,
-        devices,
+        &devices.calls,
     ];
+    let requests = [&terminal::REQUESTS[..], &devices.requests];
     Allowed::calls(calls.concat())
-        .with_kvm(&terminal::REQUESTS)
+        .with_kvm(&requests.concat())
         .and_then(Allowed::restrict_thread)
         .context("system call filter")
 }

@@ -4,13 +4,15 @@
 //! Config ──▶ Vm::new ──▶ Board (memory, buses) + EventLoop (devices) + vCPUs ──▶ Vm::run ──▶ Ended ──▶ Verdict
 //! ```
 //!
-//! One thread serves the event loop, each vCPU has a thread, and each virtio-fs share has its own.
+//! One thread serves the event loop, each vCPU has a thread, and so has each virtio-fs share and each
+//! network interface that the kernel does not serve.
 //! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
 //! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
 
 pub mod board;
 pub mod command;
 pub mod config;
+mod device_loop;
 pub mod exit;
 mod filters;
 pub mod immediate_exit;
@@ -18,6 +20,7 @@ pub mod kvm;
 pub mod kvm_stats;
 pub mod log;
 pub mod memory;
+pub mod network;
 pub mod program;
 pub mod stats;
 pub mod vcpu;

@@ -10,10 +10,10 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow, bail};
 use arch::cmdline::Console;
 use devices::dev::{DeviceSpec, fs, rng};
+use devices::device::Traits;
 use devices::event_loop::{EventLoop, Stopper, add_device};
 use devices::stream;
 use kvm_ioctls::{Kvm, VcpuFd};
-use libc::c_long;
 use tracing::info;
 use vm_memory::{GuestMemory, GuestMemoryRegion};
 
@@ -21,8 +21,9 @@ use crate::board::{Board, HostBoard};
 use crate::command::terminal::{self, Raw};
 use crate::command::{self, Progress};
 use crate::config::Config;
+use crate::device_loop::DeviceLoop;
 use crate::exit::Exit;
-use crate::filters;
+use crate::filters::{self, DeviceCalls};
 use crate::immediate_exit;
 use crate::kvm;
 use crate::kvm_stats::KvmStats;
@@ -34,8 +35,10 @@ use crate::vcpu::Vcpu;
 pub struct Vm<B = HostBoard> {
     board: Arc<B>,
     event_loop: EventLoop,
+    /// Those of busy devices.
+    device_loops: Vec<DeviceLoop>,
     vcpus: Vec<VcpuFd>,
-    system_calls: Vec<c_long>,
+    device_calls: DeviceCalls,
     progress: Arc<Mutex<Progress>>,
     config: Config,
 }
@@ -95,7 +98,7 @@ impl<B: Board> Vm<B> {
 
         let mut board = B::new(kvm, config.cpus, config.memory, &config.cpu_features()?)?;
         let boot = config.boot()?;
-        let system_calls = attach(&mut board, &mut event_loop, &mut config)?;
+        let (device_loops, device_calls) = attach(&mut board, &mut event_loop, &mut config)?;
         board.load(&boot)?;
         let vcpus = (0..config.cpus)
             .map(|index| board.vcpu(index).with_context(|| format!("vcpu {index}")))
@@ -104,8 +107,9 @@ impl<B: Board> Vm<B> {
         Ok(Self {
             board: Arc::new(board),
             event_loop,
+            device_loops,
             vcpus,
-            system_calls,
+            device_calls,
             progress,
             config,
         })
@@ -122,7 +126,7 @@ impl<B: Board> Vm<B> {
     /// # Errors
     /// When the kernel has no filters.
     pub fn restrict_thread(&self) -> Result<()> {
-        filters::restrict_main_thread(&self.system_calls)
+        filters::restrict_main_thread(&self.device_calls)
     }
 
     /// Runs the guest until it ends, or a stopper is used. Devices are served on the calling thread;
@@ -142,7 +146,16 @@ impl<B: Board> Vm<B> {
             .iter()
             .filter_map(|vcpu| KvmStats::of(vcpu).ok())
             .collect();
-        let (exit, exits) = self.run_vcpus()?;
+        let device_threads = self.device_loops.drain(..);
+        let device_threads = device_threads
+            .map(|device_loop| device_loop.spawn(self.event_loop.stopper()))
+            .collect::<io::Result<Vec<_>>>()
+            .context("a device's thread")?;
+        let ended = self.run_vcpus();
+        for thread in device_threads {
+            thread.finish()?;
+        }
+        let (exit, exits) = ended?;
         info!("{exit}");
         self.event_loop
             .drain()
@@ -190,29 +203,37 @@ impl<B: Board> Vm<B> {
     }
 }
 
-/// Plugs in the devices, which it takes out of `config`. Returns what they ask of the kernel on the
-/// event loop's thread.
+/// Plugs in the devices, which it takes out of `config`. Returns the loops of those that have one for
+/// themselves, and what all devices ask of the kernel.
 fn attach<B: Board>(
     board: &mut B,
     event_loop: &mut EventLoop,
     config: &mut Config,
-) -> Result<Vec<c_long>> {
-    let mut system_calls = Vec::new();
+) -> Result<(Vec<DeviceLoop>, DeviceCalls)> {
+    let mut calls = DeviceCalls::default();
     if config.console == Console::Serial {
-        system_calls.extend(stream::SYSTEM_CALLS);
+        calls.calls.extend(stream::SYSTEM_CALLS);
         board
             .attach_console(command::kernel_console(config)?, event_loop)
             .context("console")?;
     }
+    let mut loops = Vec::new();
     for spec in config.devices.drain(..) {
-        let device = add_device(event_loop, spec.build()?).context("eventfd")?;
-        let kind = device.traits().kind;
-        system_calls.extend(kind.system_calls);
+        let device = spec.build()?;
+        let Traits { kind, own_loop, .. } = device.traits();
+        calls.add(kind);
+        let handle = if own_loop {
+            let (own, handle) = DeviceLoop::new(device)?;
+            loops.push(own);
+            handle
+        } else {
+            add_device(event_loop, device).context("eventfd")?
+        };
         board
-            .attach(device)
+            .attach(handle)
             .with_context(|| format!("virtio {kind}"))?;
     }
-    Ok(system_calls)
+    Ok((loops, calls))
 }
 
 /// More vCPUs than KVM takes are refused; memory that the host does not have could never be used up,

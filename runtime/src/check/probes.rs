@@ -63,21 +63,33 @@ pub(super) fn runc(found: Result<&Path>) -> Finding {
     }
 }
 
-/// Devices that the monitor can do without.
+/// Devices that the monitor can do without, and the price.
 pub(super) fn devices() -> Vec<Finding> {
-    let modules = ["vhost_net", "vhost_vsock", "tun"];
-    let devices = host::OPTIONAL.into_iter().zip(modules);
-    let mut findings: Vec<_> = devices
-        .map(|(path, module)| match host::device(path) {
+    let devices = [
+        (
+            "/dev/vhost-net",
+            "the monitor serves networks itself, at more processor time: modprobe vhost_net",
+        ),
+        ("/dev/vhost-vsock", "modprobe vhost_vsock"),
+        (
+            "/dev/net/tun",
+            "only `runq-vmm --net tap=...` needs it: modprobe tun",
+        ),
+    ];
+    let devices = devices
+        .into_iter()
+        .map(|(path, price)| match host::device(path) {
             Some(_) => Finding::fit(path, "there"),
-            None => Finding::optional(path, format!("modprobe {module}")),
-        })
-        .collect();
-    findings.push(match host::macvtap_major() {
+            None => Finding::optional(path, price),
+        });
+    let macvtap = match host::macvtap_major() {
         Some(major) => Finding::fit("macvtap", format!("devices of major number {major}")),
-        None => Finding::optional("macvtap", "modprobe macvtap"),
-    });
-    findings
+        None => Finding::optional(
+            "macvtap",
+            "containers have no network but --network none: modprobe macvtap",
+        ),
+    };
+    devices.chain([macvtap]).collect()
 }
 
 /// Docker, and whether it knows runq. Other programs can call runq, too.

@@ -8,12 +8,15 @@ use vmm::config::Config;
 use vmm::program::CONTAINER;
 use vmm::{Console, DeviceSpec, fs, log};
 
+use crate::network::Taken;
+
 /// What guests boot: files of the vm volume, which is our root.
 const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
 
-/// The machine that runs a container's process.
-pub(crate) fn config(spec: VmSpec) -> Config {
+/// The machine that runs a container's process, with its network.
+pub(crate) fn config(mut spec: VmSpec, network: Taken) -> Config {
+    spec.start.interfaces = network.interfaces;
     let files = fs::Config {
         tag: spec.start.root.file_system.source.clone(),
         directory: PathBuf::from(vmspec::SHARE),
@@ -33,7 +36,9 @@ pub(crate) fn config(spec: VmSpec) -> Config {
         } else {
             Console::None
         },
-        devices: vec![DeviceSpec::Fs(files)],
+        devices: std::iter::once(DeviceSpec::Fs(files))
+            .chain(network.devices.into_iter().map(DeviceSpec::Net))
+            .collect(),
         command: Some(command(spec)),
         trace: false,
     }

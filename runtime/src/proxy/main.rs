@@ -6,6 +6,7 @@
 
 mod confinement;
 mod machine;
+mod network;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,7 +29,8 @@ fn run() -> Result<Verdict> {
     let spec = VmSpec::load(Path::new(vmspec::PATH))?;
     // What runc took, which this process was before.
     milestone("monitor started");
-    let vm = Vm::new(machine::config(spec))?;
+    let network = network::take(spec.cpus)?;
+    let vm = Vm::new(machine::config(spec, network))?;
     confinement::enter(&vm)?;
     Ok(Verdict::of(&vm.run()?))
 }

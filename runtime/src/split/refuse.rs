@@ -6,13 +6,9 @@ use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespac
 use super::{ANNOTATION, clean};
 use crate::spec;
 
-/// Namespaces that have to be the container's own: what it shares with another one, or with the
+/// Namespaces that have to be made for the container: what it shares with another one, or with the
 /// host, is shared by processes, and those of the container are in the VM.
-const OWN: [(LinuxNamespaceType, &str); 4] = [
-    (
-        LinuxNamespaceType::Network,
-        "--network host and --network container:ID are not supported",
-    ),
+const OWN: [(LinuxNamespaceType, &str); 3] = [
     (
         LinuxNamespaceType::Pid,
         "--pid host and --pid container:ID are not supported",
@@ -68,6 +64,15 @@ fn namespaces(linux: &Linux) -> Result<()> {
         let is_new = path.is_some_and(|path| path.is_none_or(|path| path == ""));
         ensure!(is_new, "{message}");
     }
+    // It may be one that was made before (namespace.rs).
+    let network = LinuxNamespaceType::Network;
+    ensure!(
+        namespaces
+            .iter()
+            .any(|namespace| namespace.typ() == network),
+        "--network host is not supported, as the VM has a network of its own: use --publish for \
+         ports, or a macvlan network for an address of the host's network"
+    );
     let user = LinuxNamespaceType::User;
     ensure!(
         !namespaces.iter().any(|namespace| namespace.typ() == user),

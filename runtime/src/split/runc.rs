@@ -58,8 +58,9 @@ fn member<'a>(of: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Map<
 fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
     let log = options.log.iter();
     let env: Vec<_> = log.map(|filter| format!("RUNQ_LOG={filter}")).collect();
-    // What a share needs, and what the monitor needs to confine itself.
-    let capabilities = CAPABILITIES.iter().chain(&["SYS_CHROOT"]);
+    // What a share needs, and what the monitor needs before it confines itself: to take the
+    // container's interfaces, and to leave all files.
+    let capabilities = CAPABILITIES.iter().chain(&["NET_ADMIN", "SYS_CHROOT"]);
     let capabilities: Vec<_> = capabilities.map(|name| format!("CAP_{name}")).collect();
     let limit = |name: &str, limit: u64| json!({"type": name, "soft": limit, "hard": limit});
     for (name, value) in [

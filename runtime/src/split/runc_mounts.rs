@@ -48,7 +48,7 @@ pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
             given.map_or(default, |(_, value)| value.clone())
         })
         .collect();
-    all.extend([run(), vm_spec(host), root(spec, host)]);
+    all.extend([run(), vm_spec(host), sys(), root(spec, host)]);
     let volumes = pairs().filter(|(mount, _)| part(mount) == Part::Volume);
     let volumes = volumes.map(|(_, value)| value).enumerate();
     all.extend(volumes.map(|(number, value)| volume(number, value, host)));
@@ -89,6 +89,12 @@ fn run() -> Value {
 fn vm_spec(host: &Host) -> Value {
     let options = ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"];
     mount(vmspec::PATH, "bind", &host.resolve(VMSPEC), &options)
+}
+
+/// The devices of the container's network namespace: a macvtap's numbers are told nowhere else.
+fn sys() -> Value {
+    let options = ["ro", "nosuid", "nodev", "noexec"];
+    mount(vmspec::SYS, "sysfs", "sysfs", &options)
 }
 
 /// The image's root. It can be written even if the container's is read-only: mount points that are

@@ -33,7 +33,7 @@ fn host() -> Host {
         vm_folder: "/var/lib/runq/vm".into(),
         commit: Some("0123abc".into()),
         bundle: "/run/bundle".into(),
-        devices: vec![device("/dev/kvm", 232), device("/dev/net/tun", 200)],
+        devices: vec![device("/dev/kvm", 232), device("/dev/vhost-net", 238)],
         macvtap_major: Some(237),
         cpus: 8,
         open_files: 1_048_576,

@@ -12,10 +12,6 @@ fn what_shares_with_the_host_is_refused() {
     let text = refusal(&config("privileged"));
     assert!(text.starts_with("--privileged is not supported"), "{text}");
     for (kind, text) in [
-        (
-            "network",
-            "--network host and --network container:ID are not supported",
-        ),
         ("pid", "--pid host and --pid container:ID are not supported"),
         ("ipc", "--ipc host and --ipc container:ID are not supported"),
     ] {
@@ -33,6 +29,11 @@ fn what_shares_with_the_host_is_refused() {
         });
         assert_eq!(refusal(&another), text);
     }
+    let of_host = changed(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "network");
+    });
+    assert!(refusal(&of_host).starts_with("--network host is not supported"));
     let mapped =
         changed(|config| push(&mut config["linux"]["namespaces"], json!({"type": "user"})));
     assert_eq!(
@@ -178,6 +179,7 @@ fn mounts_of_the_monitor_that_are_missing_are_made() {
             "/dev/pts",
             "/run",
             "/run/vmspec.json",
+            "/run/sys",
             "/run/share/root"
         ]
     );
@@ -349,7 +351,7 @@ fn devices_of_the_container_are_the_guests_and_those_of_the_monitor_the_hosts() 
     );
     let devices = split.runc["linux"]["devices"].as_array().unwrap();
     let paths: Vec<_> = devices.iter().map(|device| &device["path"]).collect();
-    assert_eq!(paths, ["/dev/kvm", "/dev/net/tun"]);
+    assert_eq!(paths, ["/dev/kvm", "/dev/vhost-net"]);
     let rules = split.runc["linux"]["resources"]["devices"]
         .as_array()
         .unwrap();

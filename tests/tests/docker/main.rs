@@ -8,6 +8,7 @@ mod attached;
 mod breakdowns;
 mod detached;
 mod files;
+mod network;
 mod packages;
 mod process;
 mod refusals;

@@ -1,6 +1,7 @@
 //! The command line of runq-vmm: from arguments to an exit code.
 
 mod machine;
+mod network;
 mod options;
 mod start;
 
@@ -69,7 +70,11 @@ fn what_is_wrong(error: &Error) -> String {
 }
 
 fn run(options: &Options) -> Result<Verdict> {
-    let ended = Vm::new(options.config())?.run()?;
+    let mut config = options.config();
+    for (number, network) in (0..).zip(&options.networks) {
+        config.devices.push(network.device(number)?);
+    }
+    let ended = Vm::new(config)?.run()?;
     if options.stats {
         eprintln!("{}", stats(&ended)?);
     }

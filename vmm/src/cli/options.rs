@@ -10,6 +10,8 @@ use proto::Start;
 use serde::{Deserialize, Deserializer};
 use vmm::MIN_RAM;
 
+use super::network::Network;
+
 const EXAMPLES: &str = r#"Examples:
   Run a command from a directory, with its output and exit code as ours:
     runq-vmm --rootfs /srv/alpine -- /bin/ls -l /
@@ -17,6 +19,8 @@ const EXAMPLES: &str = r#"Examples:
     runq-vmm --rootfs /srv/alpine --cpus 2 --mem 1G --console serial -- /bin/sh
   Share a second directory read-only; in the guest: mount -t virtiofs data /mnt
     runq-vmm --rootfs /srv/alpine --share data=/srv/data:ro -- /bin/sh
+  A network interface on a tap that this host routes; in the guest: ip addr add 10.9.8.2/24 dev eth0
+    runq-vmm --rootfs /srv/alpine --net tap=tap0 -- /bin/sh
   Boot some kernel with its own initrd, on the serial console, and show every exit:
     runq-vmm --kernel vmlinux --initrd initrd.img --console serial --trace
   Do what init does for a container, without one; FILE is {"kernel": ..., "share": ["data=/srv"],
@@ -60,6 +64,12 @@ pub(super) struct Options {
     #[arg(long = "share", value_name = "TAG=DIR[:ro]")]
     #[serde(rename = "share")]
     pub shares: Vec<Share>,
+
+    /// Give the guest a network interface: on a tap interface of this host, which is made if it does
+    /// not exist, or on a macvtap interface; can be given several times
+    #[arg(long = "net", value_name = "tap=NAME|macvtap=NAME[,mac=MAC][,queues=N]")]
+    #[serde(rename = "net")]
+    pub networks: Vec<Network>,
 
     /// Guest kernel, an ELF vmlinux or a bzImage [default: /var/lib/runq/vm/kernel]
     #[arg(long, value_name = "FILE")]
@@ -156,6 +166,7 @@ impl Options {
         Self {
             rootfs: self.rootfs.or(file.rootfs),
             shares: [file.shares, self.shares].concat(),
+            networks: [file.networks, self.networks].concat(),
             kernel: self.kernel.or(file.kernel),
             initrd: self.initrd.or(file.initrd),
             cmdline: self.cmdline.or(file.cmdline),
