@@ -147,10 +147,12 @@ fn process() -> impl Strategy<Value = Process> {
 }
 
 fn address() -> impl Strategy<Value = Address> {
+    let addresses = (any::<IpAddr>(), option::of(any::<IpAddr>()));
     let broadcast = option::of(any::<Ipv4Addr>());
-    (any::<IpAddr>(), any::<u8>(), broadcast, any::<u8>()).prop_map(
-        |(address, prefix, broadcast, scope)| Address {
+    (addresses, any::<u8>(), broadcast, any::<u8>()).prop_map(
+        |((address, peer), prefix, broadcast, scope)| Address {
             address,
+            peer,
             prefix,
             broadcast,
             scope,

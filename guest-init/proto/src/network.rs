@@ -88,9 +88,12 @@ impl From<MacAddress> for String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Address {
-    /// The address.
+    /// The address, IFA_LOCAL.
     pub address: IpAddr,
-    /// Bits of it that are the network's.
+    /// The other end's, IFA_ADDRESS, of a link that has only one; none: it is on a network.
+    #[serde(default)]
+    pub peer: Option<IpAddr>,
+    /// Bits of it, or of the other end's, that are the network's.
     pub prefix: u8,
     /// The network's broadcast address, which only IPv4 has.
     #[serde(default)]
