@@ -88,7 +88,9 @@ impl Allowed {
     /// # Errors
     /// As [`Self::with_kvm`].
     pub fn with_requests(mut self, requests: &[u64]) -> io::Result<Self> {
-        let rules = requests.iter().map(|request| ioctl(SeccompCmpOp::Eq, *request));
+        let rules = requests
+            .iter()
+            .map(|request| ioctl(SeccompCmpOp::Eq, *request));
         let rules = rules.collect::<io::Result<Vec<_>>>()?;
         // No rules at all would allow all requests.
         if !rules.is_empty() {

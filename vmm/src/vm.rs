@@ -146,16 +146,7 @@ impl<B: Board> Vm<B> {
             .iter()
             .filter_map(|vcpu| KvmStats::of(vcpu).ok())
             .collect();
-        let device_threads = self.device_loops.drain(..);
-        let device_threads = device_threads
-            .map(|device_loop| device_loop.spawn(self.event_loop.stopper()))
-            .collect::<io::Result<Vec<_>>>()
-            .context("a device's thread")?;
-        let ended = self.run_vcpus();
-        for thread in device_threads {
-            thread.finish()?;
-        }
-        let (exit, exits) = ended?;
+        let (exit, exits) = self.run_threads()?;
         info!("{exit}");
         self.event_loop
             .drain()
@@ -176,6 +167,20 @@ impl<B: Board> Vm<B> {
             kvm,
             guest_memory: host_ranges(&*self.board),
         })
+    }
+
+    /// Runs the vCPUs and serves the devices; those with threads of their own until all is handed on.
+    fn run_threads(&mut self) -> Result<(Exit, ExitCounts)> {
+        let loops = self.device_loops.drain(..);
+        let threads = loops
+            .map(|device_loop| device_loop.spawn(self.event_loop.stopper()))
+            .collect::<io::Result<Vec<_>>>()
+            .context("a device's thread")?;
+        let ended = self.run_vcpus();
+        for thread in threads {
+            thread.finish()?;
+        }
+        ended
     }
 
     /// Serves the event loop while the vCPUs run.

@@ -58,6 +58,8 @@ pub struct LinkChange {
     /// The name, 1 to 15 bytes; with `%d` in it, the kernel puts the first number there that is free.
     /// The interface must be down.
     pub name: Option<String>,
+    /// Whether it receives what is sent to any multicast group (IFF_ALLMULTI).
+    pub all_multicast: Option<bool>,
     /// Whether it may send and receive.
     pub up: Option<bool>,
 }
@@ -121,9 +123,13 @@ fn kind(info: &[u8]) -> Result<Option<String>, DecodeError> {
 /// All of a change but `no_ipv6_address`.
 pub(crate) fn change(index: u32, change: &LinkChange) -> LinkMessage {
     let mut header = header(index);
-    if let Some(up) = change.up {
-        header.flags.set(LinkFlags::Up, up);
-        header.change_mask = LinkFlags::Up;
+    let flags = [
+        (LinkFlags::Allmulti, change.all_multicast),
+        (LinkFlags::Up, change.up),
+    ];
+    for (flag, value) in flags {
+        header.flags.set(flag, value == Some(true));
+        header.change_mask.set(flag, value.is_some());
     }
     let attributes = [
         change.mac.map(mac_attribute),

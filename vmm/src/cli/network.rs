@@ -7,8 +7,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 use proto::MacAddress;
 use serde::Deserialize;
-use vmm::network::{self, MAX_QUEUE_PAIRS, Tap, net};
 use vmm::DeviceSpec;
+use vmm::network::{self, MAX_QUEUE_PAIRS, Tap, net};
 
 /// The address of the first interface that has none of its own; the next ones count on. Locally
 /// administered, as its first byte says.
@@ -61,7 +61,9 @@ impl Network {
             }
         };
         let queues = queues.with_context(|| format!("network interface {name}"))?;
-        let mtu = attribute(&folder, "mtu").ok().and_then(|mtu| mtu.parse().ok());
+        let mtu = attribute(&folder, "mtu")
+            .ok()
+            .and_then(|mtu| mtu.parse().ok());
         let mut default = DEFAULT_MAC;
         default[5] = number;
         Ok(DeviceSpec::Net(net::Config {
@@ -79,7 +81,9 @@ fn macvtap_node(folder: &Path) -> Result<PathBuf> {
     let name = folder.file_name().unwrap_or_default().display();
     ensure!(folder.exists(), "network interface {name}: there is none");
     if !folder.join("macvtap").is_dir() {
-        bail!("network interface {name}: no macvtap: make one with `ip link add link IF name {name} type macvtap mode bridge`");
+        bail!(
+            "network interface {name}: no macvtap: make one with `ip link add link IF name {name} type macvtap mode bridge`"
+        );
     }
     Ok(format!("/dev/tap{}", attribute(folder, "ifindex")?).into())
 }
@@ -94,7 +98,11 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || format!("{text:?} is not of the form tap=NAME or macvtap=NAME, with ,mac=MAC and ,queues=N");
+        let form = || {
+            format!(
+                "{text:?} is not of the form tap=NAME or macvtap=NAME, with ,mac=MAC and ,queues=N"
+            )
+        };
         let mut parts = text.split(',').map(|part| part.split_once('='));
         let (kind, interface) = match parts.next().flatten() {
             Some(("tap", name)) if !name.is_empty() => (NetworkKind::Tap, name),
@@ -179,7 +187,12 @@ mod tests {
             let network: Network = text.parse().unwrap();
             network.device(0).unwrap_err().to_string()
         };
-        assert_eq!(device("macvtap=nosuch0"), "network interface nosuch0: there is none");
-        assert!(device("macvtap=lo").starts_with("network interface lo: no macvtap: make one with"));
+        assert_eq!(
+            device("macvtap=nosuch0"),
+            "network interface nosuch0: there is none"
+        );
+        assert!(
+            device("macvtap=lo").starts_with("network interface lo: no macvtap: make one with")
+        );
     }
 }

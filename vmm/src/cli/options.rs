@@ -67,7 +67,10 @@ pub(super) struct Options {
 
     /// Give the guest a network interface: on a tap interface of this host, which is made if it does
     /// not exist, or on a macvtap interface; can be given several times
-    #[arg(long = "net", value_name = "tap=NAME|macvtap=NAME[,mac=MAC][,queues=N]")]
+    #[arg(
+        long = "net",
+        value_name = "tap=NAME|macvtap=NAME[,mac=MAC][,queues=N]"
+    )]
     #[serde(rename = "net")]
     pub networks: Vec<Network>,
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use netlink::{Link, LinkChange, Netlink};
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proto::{Interface, MacAddress};
 use runtime::vmspec;
@@ -22,12 +23,16 @@ pub(super) fn add(
     cpus: u32,
 ) -> Result<net::Config> {
     for address in &interface.addresses {
-        netlink.delete_address(link.index, address)?;
+        match netlink.delete_address(link.index, address) {
+            // With the first address of a network go the others of it.
+            Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL) => {}
+            result => result?,
+        }
     }
     // No two interfaces of a host may have one MAC address.
     let replaced = LinkChange {
         mac: Some(replacement(interface.mac)),
-        no_ipv6_addresses: true,
+        no_ipv6_address: true,
         ..LinkChange::default()
     };
     netlink.set_link(link.index, &replaced)?;
@@ -42,15 +47,18 @@ pub(super) fn add(
         up: Some(true),
         // Otherwise it drops what the guest's IPv6 needs (neighbour discovery).
         all_multicast: Some(true),
-        no_ipv6_addresses: true,
+        no_ipv6_address: true,
         ..LinkChange::default()
     };
     netlink.set_link(macvtap.index, &up).map_err(|error| {
-        if error.kind() == ErrorKind::ResourceBusy {
-            let mac = interface.mac;
-            anyhow::anyhow!("its MAC address {mac} is in use on this host: choose another by --mac-address")
-        } else {
-            error.into()
+        let mac = interface.mac;
+        match error.errno() {
+            Some(Errno::EBUSY) => {
+                anyhow!(
+                    "its MAC address {mac} is in use on this host: choose another by --mac-address"
+                )
+            }
+            _ => error.into(),
         }
     })?;
     device(link, &name, interface, cpus)

@@ -51,7 +51,10 @@ pub(crate) fn take(cpus: u32) -> Result<Taken> {
 
 /// The interfaces that are the container's: every one that is up, but for the loopback.
 fn usable(links: Vec<Link>) -> Result<Vec<Link>> {
-    let links: Vec<_> = links.into_iter().filter(|link| link.up && !link.loopback).collect();
+    let links: Vec<_> = links
+        .into_iter()
+        .filter(|link| link.up && !link.loopback)
+        .collect();
     for link in &links {
         let kind = link.kind.as_deref().unwrap_or_default();
         if NO_ETHERNET.contains(&kind) || link.mac.is_none() {
