@@ -46,7 +46,16 @@ pub(crate) fn take(cpus: u32) -> Result<Taken> {
         taken.interfaces.push(interface);
         taken.devices.push(device);
     }
+    if let Some(first) = taken.interfaces.first_mut() {
+        let nowhere = routes.into_iter().filter(|(_, route)| leads_nowhere(route));
+        first.routes.extend(nowhere.map(|(_, route)| route));
+    }
     Ok(taken)
+}
+
+/// Whether packets are dropped or refused, for which there is no interface (`RTN_BLACKHOLE` and on).
+fn leads_nowhere(route: &Route) -> bool {
+    route.kind >= 6
 }
 
 /// The interfaces that are the container's: every one that is up, but for the loopback.
@@ -68,20 +77,96 @@ fn usable(links: Vec<Link>) -> Result<Vec<Link>> {
     Ok(links)
 }
 
-/// What the guest gets of an interface. Routes that lead over none come with the first one.
+/// What the guest gets of an interface.
 fn describe(link: &Link, addresses: &[(u32, Address)], routes: &[(u32, Route)]) -> Interface {
-    fn of<T: Clone>(link: &Link, all: &[(u32, T)]) -> Vec<T> {
-        let own = all.iter().filter(|(index, _)| *index == link.index);
-        own.map(|(_, one)| one.clone()).collect()
-    }
-    let mut routes = of(link, routes);
+    let addresses = addresses.iter().filter(|(index, _)| *index == link.index);
+    let routes = routes.iter().filter(|(index, _)| *index == link.index);
+    let routes = routes.filter(|(_, route)| !leads_nowhere(route));
+    let mut routes: Vec<_> = routes.map(|(_, route)| route.clone()).collect();
     // A gateway is reached by a route without one.
     routes.sort_by_key(|route| route.gateway.is_some());
     Interface {
         mac: link.mac.unwrap_or_default(),
         name: link.name.clone(),
         mtu: link.mtu,
-        addresses: of(link, addresses),
+        addresses: addresses.map(|(_, address)| address.clone()).collect(),
         routes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn link(index: u32, kind: &str) -> Link {
+        Link {
+            index,
+            name: format!("if{index}"),
+            kind: Some(kind.to_owned()),
+            mac: Some("02:42:0a:00:00:02".parse().unwrap()),
+            mtu: 1500,
+            up: true,
+            loopback: false,
+        }
+    }
+
+    #[test]
+    fn what_is_up_is_the_containers() {
+        let mut links = vec![link(1, "veth"), link(2, "macvlan"), link(3, "sit")];
+        links[2].up = false;
+        let mut lo = link(4, "");
+        lo.loopback = true;
+        links.push(lo);
+        let names: Vec<_> = usable(links)
+            .unwrap()
+            .into_iter()
+            .map(|link| link.name)
+            .collect();
+        assert_eq!(names, ["if1", "if2"]);
+    }
+
+    #[test]
+    fn what_has_no_ethernet_is_refused_by_name() {
+        let error = usable(vec![link(2, "veth"), link(7, "ipvlan")]).unwrap_err();
+        let expected =
+            "network interface if7: of kind \"ipvlan\", which is not supported: use a bridge";
+        assert!(error.to_string().starts_with(expected), "{error}");
+        let mut tunnel = link(5, "gre");
+        tunnel.mac = None;
+        assert!(usable(vec![tunnel]).is_err());
+    }
+
+    #[test]
+    fn an_interface_has_its_own_addresses_and_routes_gateways_last() {
+        let address = |text: &str| Address {
+            address: text.parse().unwrap(),
+            prefix: 24,
+            broadcast: None,
+            scope: 0,
+        };
+        let route = |destination: &str, gateway: Option<&str>, kind| Route {
+            destination: (destination.parse::<IpAddr>().unwrap(), 24),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            source: None,
+            metric: 0,
+            table: 254,
+            scope: 0,
+            protocol: 4,
+            kind,
+            on_link: false,
+            mtu: 0,
+        };
+        let addresses = [(2, address("10.0.0.2")), (3, address("10.0.1.2"))];
+        let routes = [
+            (2, route("10.9.0.0", Some("10.0.0.1"), 1)),
+            (2, route("10.0.0.0", None, 1)),
+            (3, route("10.0.1.0", None, 1)),
+            (2, route("10.8.0.0", None, 6)),
+        ];
+        let interface = describe(&link(2, "veth"), &addresses, &routes);
+        assert_eq!(interface.addresses, [address("10.0.0.2")]);
+        assert_eq!(interface.routes, [routes[1].1.clone(), routes[0].1.clone()]);
     }
 }
