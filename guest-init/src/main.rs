@@ -15,6 +15,7 @@ mod limits;
 mod lookup;
 mod modules;
 mod mounts;
+mod network;
 mod passwd;
 mod ports;
 mod process;

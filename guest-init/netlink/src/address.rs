@@ -76,3 +76,7 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Option<(u32, Address)>, DecodeErro
     };
     Ok(Some((header.index, parsed)))
 }
+
+#[cfg(test)]
+#[path = "address_test.rs"]
+mod tests;

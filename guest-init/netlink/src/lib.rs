@@ -74,13 +74,19 @@ impl Netlink {
 
     /// The routes, IPv4 and IPv6, each with its interface's index, 0 if it has none; all but those
     /// to this machine itself and to multicast groups, which the kernel makes with the addresses.
+    /// Those without a gateway come first, so that in this order each gateway can be reached when
+    /// its route is added: the kernel takes none that is behind another one.
     ///
     /// # Errors
     /// As [`links`](Self::links), and if there is a route that a [`Route`] cannot express.
     pub fn routes(&mut self) -> Result<Vec<(u32, Route)>> {
         let request = RouteMessage::default();
-        let routes = self.socket.dump(RTM_GETROUTE, &request, route::parse);
-        routes.map_err(|reason| reason.of(format_args!("list the routes")))
+        let mut routes = self
+            .socket
+            .dump(RTM_GETROUTE, &request, route::parse)
+            .map_err(|reason| reason.of(format_args!("list the routes")))?;
+        routes.sort_by_key(|(_, route)| route.gateway.is_some());
+        Ok(routes)
     }
 
     /// Adds an address, which is valid at once: an IPv6 one is not looked for on the network first
@@ -162,6 +168,20 @@ impl Netlink {
                     "add macvtap {name} over network interface {lower}"
                 ))
             })
+    }
+
+    /// Creates a pair of Ethernet interfaces that are connected to each other, both down: `name`
+    /// with the address `mac`, and `peer`.
+    ///
+    /// # Errors
+    /// As [`add_macvtap`](Self::add_macvtap).
+    #[cfg(any(test, feature = "testing"))]
+    pub fn add_veth(&mut self, name: &str, mac: MacAddress, peer: &str) -> Result<()> {
+        let message = link::veth(name, mac, peer);
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.socket
+            .request(RTM_NEWLINK, flags, &message)
+            .map_err(|reason| reason.of(format_args!("add veth {name}")))
     }
 
     /// Deletes an interface.

@@ -170,6 +170,30 @@ pub(crate) fn macvtap(lower: u32, name: &str, mac: MacAddress, mtu: u32) -> Link
     }
 }
 
+/// A new pair of connected interfaces.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn veth(name: &str, mac: MacAddress, peer: &str) -> LinkMessage {
+    const VETH_INFO_PEER: u16 = 1;
+    let peer = LinkMessage {
+        header: header(0),
+        attributes: vec![string(IFLA_IFNAME, peer)],
+    };
+    let mut bytes = vec![0; peer.buffer_len()];
+    peer.emit(&mut bytes);
+    let info = [
+        string(IFLA_INFO_KIND, "veth"),
+        nested(IFLA_INFO_DATA, &[DefaultNla::new(VETH_INFO_PEER, bytes)]),
+    ];
+    LinkMessage {
+        header: header(0),
+        attributes: vec![
+            string(IFLA_IFNAME, name),
+            mac_attribute(mac),
+            nested(IFLA_LINKINFO, &info),
+        ],
+    }
+}
+
 fn header(index: u32) -> LinkHeader {
     LinkHeader {
         index,
@@ -196,3 +220,7 @@ fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
     attributes.emit(&mut bytes);
     DefaultNla::new(kind | NLA_F_NESTED, bytes)
 }
+
+#[cfg(test)]
+#[path = "link_test.rs"]
+mod tests;

@@ -158,3 +158,7 @@ pub(crate) fn describe(route: &Route) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "route_test.rs"]
+mod tests;

@@ -31,12 +31,12 @@ pub(crate) struct Socket {
     buffer: Vec<u8>,
 }
 
-/// What the kernel answered, when it was all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Complete,
-    /// Something changed meanwhile.
-    Interrupted,
+/// How far an answer is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Answer {
+    complete: bool,
+    /// Something changed meanwhile, and may be there twice or not at all.
+    interrupted: bool,
 }
 
 impl Socket {
@@ -84,7 +84,7 @@ impl Socket {
                     }
                 }
             })?;
-            if answer == Answer::Complete {
+            if !answer.interrupted {
                 return Ok(elements?);
             }
         }
@@ -103,30 +103,12 @@ impl Socket {
 
     /// Reads all of the answer to the last request; `take` gets each message's payload.
     fn answer(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<Answer, Reason> {
-        let mut answer = Answer::Complete;
-        loop {
+        let mut answer = Answer::default();
+        while !answer.complete {
             self.receive()?;
-            let mut rest = self.buffer.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest)?;
-                let length = message.length() as usize;
-                rest = rest
-                    .get(length.next_multiple_of(usize::from(NLMSG_ALIGNTO))..)
-                    .unwrap_or_default();
-                if message.sequence_number() != self.sequence {
-                    continue;
-                }
-                if message.flags() & NLM_F_DUMP_INTR != 0 {
-                    answer = Answer::Interrupted;
-                }
-                match message.message_type() {
-                    NLMSG_NOOP => {}
-                    NLMSG_ERROR | NLMSG_DONE => return end(&message).map(|()| answer),
-                    NLMSG_OVERRUN => return Err(Reason::refused(Errno::ENOBUFS, None)),
-                    _ => take(message.payload()),
-                }
-            }
+            read(&self.buffer, self.sequence, &mut answer, take)?;
         }
+        Ok(answer)
     }
 
     /// Receives a datagram, whatever its size.
@@ -153,6 +135,37 @@ fn message(kind: u16, flags: u16, sequence: u32, body: &impl Emitable) -> Vec<u8
     header.emit(&mut bytes);
     body.emit(&mut bytes[HEADER..]);
     bytes
+}
+
+/// Reads the messages in a datagram up to the answer's end; `take` gets each one's payload.
+fn read(
+    datagram: &[u8],
+    sequence: u32,
+    answer: &mut Answer,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<(), Reason> {
+    let mut rest = datagram;
+    while !rest.is_empty() && !answer.complete {
+        let message = NetlinkBuffer::new_checked(rest)?;
+        let length = message.length() as usize;
+        let aligned = length.next_multiple_of(usize::from(NLMSG_ALIGNTO));
+        rest = rest.get(aligned..).unwrap_or_default();
+        // Perhaps the rest of an answer that was given up.
+        if message.sequence_number() != sequence {
+            continue;
+        }
+        answer.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match message.message_type() {
+            NLMSG_NOOP => {}
+            NLMSG_ERROR | NLMSG_DONE => {
+                end(&message)?;
+                answer.complete = true;
+            }
+            NLMSG_OVERRUN => return Err(Reason::refused(Errno::ENOBUFS, None)),
+            _ => take(message.payload()),
+        }
+    }
+    Ok(())
 }
 
 /// How it went, by the last message of an answer: `struct nlmsgerr`, or a list's end.
@@ -191,3 +204,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "socket_test.rs"]
+mod tests;

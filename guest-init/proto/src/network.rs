@@ -14,9 +14,10 @@ pub struct Interface {
     pub mac: MacAddress,
     /// The name that it gets, for example `eth0`.
     pub name: String,
-    /// Most bytes of a packet, without the Ethernet header.
+    /// Most bytes of a packet, without the Ethernet header; 0: the device's own.
     pub mtu: u32,
-    /// Its addresses, in this order.
+    /// Its addresses, in the order in which the kernel lists them. Without an IPv6 one among them,
+    /// the interface has no IPv6.
     pub addresses: Vec<Address>,
     /// The routes over it, in an order in which each gateway can be reached when its route is added.
     pub routes: Vec<Route>,
