@@ -83,22 +83,6 @@ impl Allowed {
         Ok(self)
     }
 
-    /// These requests to ioctl(2), too.
-    ///
-    /// # Errors
-    /// As [`Self::with_kvm`].
-    pub fn with_requests(mut self, requests: &[u64]) -> io::Result<Self> {
-        let rules = requests
-            .iter()
-            .map(|request| ioctl(SeccompCmpOp::Eq, *request));
-        let rules = rules.collect::<io::Result<Vec<_>>>()?;
-        // No rules at all would allow all requests.
-        if !rules.is_empty() {
-            self.rules.insert(libc::SYS_ioctl, rules);
-        }
-        Ok(self)
-    }
-
     /// Restricts the calling thread, and those that it starts from now on, for good. Sets
     /// `no_new_privs` as well.
     ///
