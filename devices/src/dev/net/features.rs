@@ -105,3 +105,7 @@ pub(super) fn tap_offloads(features: u64) -> c_uint {
     let wanted = flags.iter().filter(|(all, _)| usable & all == *all);
     wanted.fold(0, |flags, (_, flag)| flags | flag)
 }
+
+#[cfg(test)]
+#[path = "features_test.rs"]
+mod tests;

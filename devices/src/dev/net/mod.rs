@@ -6,6 +6,8 @@
 mod control;
 mod drops;
 mod features;
+#[cfg(test)]
+mod guest_test;
 mod interface;
 mod kernel;
 #[cfg(test)]

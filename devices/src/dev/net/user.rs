@@ -206,7 +206,9 @@ impl VirtioDevice for UserNet {
         if events.intersects(EventSet::ERROR | EventSet::HANG_UP) {
             self.lose(pair, Errno::ENODEV);
         }
-        self.receive(pair, queues)?;
+        if events.contains(EventSet::IN) {
+            self.receive(pair, queues)?;
+        }
         if self.pairs.get(pair).is_some_and(|pair| pair.blocked) {
             self.transmit(pair, queues)?;
         }
