@@ -28,7 +28,7 @@ pub(super) struct Guest {
     /// The other ends, and what the taps were asked for.
     pub(super) wires: Vec<OwnedFd>,
     pub(super) requests: Vec<Requests>,
-    taps: Vec<i32>,
+    pub(super) taps: Vec<i32>,
     next: Vec<u64>,
 }
 
@@ -51,6 +51,7 @@ pub(super) fn wire() -> (Tap, OwnedFd, Requests) {
 }
 
 impl Guest {
+    /// With sockets for taps.
     pub(super) fn new(pairs: usize, features: u64) -> Self {
         let (mut taps, mut wires, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..pairs {
@@ -59,6 +60,14 @@ impl Guest {
             wires.push(wire);
             requests.push(noted);
         }
+        let mut guest = Self::with_taps(taps, features);
+        guest.wires = wires;
+        guest.requests = requests;
+        guest.start(features);
+        guest
+    }
+
+    pub(super) fn with_taps(taps: Vec<Tap>, features: u64) -> Self {
         let fds = taps.iter().map(AsRawFd::as_raw_fd).collect();
         let device = new(config(taps)).unwrap();
         let mut guest = Self {
@@ -67,8 +76,8 @@ impl Guest {
             drivers: Vec::new(),
             queues: Vec::new(),
             watch: FakeWatch::default(),
-            wires,
-            requests,
+            wires: Vec::new(),
+            requests: Vec::new(),
             taps: fds,
             next: Vec::new(),
         };
@@ -116,7 +125,12 @@ impl Guest {
                 }
             }
             for pair in 0..self.taps.len() {
-                let happened = poll(self.taps[pair]) & self.watched(pair);
+                let always = EventSet::ERROR | EventSet::HANG_UP;
+                let watched = self.watched(pair);
+                if watched.is_empty() {
+                    continue;
+                }
+                let happened = poll(self.taps[pair], 0) & (watched | always);
                 if !happened.is_empty() {
                     quiet = false;
                     self.ready(pair as u16, happened).unwrap();
@@ -189,7 +203,7 @@ impl Guest {
         assert_eq!(sent, Ok(packet.len()));
     }
 
-    pub(super) fn from_tap(&self, pair: usize) -> Option<Vec<u8>> {
+    pub(super) fn at_tap(&self, pair: usize) -> Option<Vec<u8>> {
         let mut packet = vec![0; 2 * MAX_PACKET];
         let fd = self.wires[pair].as_raw_fd();
         let length = recv(fd, &mut packet, MsgFlags::MSG_DONTWAIT).ok()?;
@@ -228,14 +242,17 @@ pub(super) fn packet(length: usize, seed: u8) -> Vec<u8> {
     packet
 }
 
-fn poll(fd: i32) -> EventSet {
+/// Which of these are there, after waiting for the first of them.
+pub(super) fn poll(fd: i32, milliseconds: u16) -> EventSet {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::BorrowedFd;
     #[allow(unsafe_code)]
     // SAFETY: the device keeps its taps open.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let mut polled = [PollFd::new(fd, PollFlags::POLLIN | PollFlags::POLLOUT)];
-    poll(&mut polled, PollTimeout::ZERO).unwrap();
+    let mut wanted = PollFlags::POLLIN;
+    wanted.set(PollFlags::POLLOUT, milliseconds == 0);
+    let mut polled = [PollFd::new(fd, wanted)];
+    poll(&mut polled, PollTimeout::from(milliseconds)).unwrap();
     let events = polled[0].revents().unwrap();
     EventSet::from_bits_truncate(events.bits() as u32)
 }

@@ -4,10 +4,14 @@
 //! are the same device to the guest (`interface.rs`), and have its commands on the event loop.
 
 mod control;
+#[cfg(test)]
+mod control_test;
 mod drops;
 mod features;
 #[cfg(test)]
 mod guest_test;
+#[cfg(test)]
+mod hostile_test;
 mod interface;
 mod kernel;
 #[cfg(test)]
@@ -15,6 +19,8 @@ mod net_test;
 mod pieces;
 mod receive;
 mod tap;
+#[cfg(test)]
+mod tap_test;
 mod transmit;
 mod user;
 

@@ -1,21 +1,17 @@
 //! The device in user space, with sockets for taps.
 
-use nix::sys::socket::{setsockopt, sockopt};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use proptest::prelude::*;
+use nix::sys::socket::{setsockopt, sockopt};
 use vmm_sys_util::epoll::EventSet;
 
-use super::features::{CTRL_GUEST_OFFLOADS, CTRL_VQ, GUEST_ANNOUNCE, GUEST_CSUM, MQ, MRG_RXBUF};
+use super::features::{GUEST_CSUM, MQ, MRG_RXBUF};
 use super::guest_test::{Guest, MAC, config, packet, wire};
 use super::interface::QUEUE_SIZE;
-use super::receive::{Received, Receiver};
 use super::transmit::Transmitter;
 use super::*;
 use crate::queue::turn::Turn;
-use crate::testing::{Buffer, DriverQueue, memory};
-
-const CONTROLS: u64 = CTRL_VQ | CTRL_GUEST_OFFLOADS | GUEST_ANNOUNCE;
+use crate::testing::{DriverQueue, memory};
 
 #[test]
 fn the_configuration_is_what_the_driver_reads() {
@@ -65,7 +61,7 @@ fn packets_go_both_ways_with_their_headers() {
             sent[..10].fill(seed);
             guest.send(1, &sent, &[12, 14][..usize::from(seed % 3)]);
             guest.kick(1).unwrap();
-            assert_eq!(guest.from_tap(0).unwrap(), sent);
+            assert_eq!(guest.at_tap(0).unwrap(), sent);
             assert_eq!(guest.drivers[1].used().map(|(_, length)| length), Some(0));
 
             guest.provide(0, &[1526]);
@@ -89,7 +85,7 @@ fn a_header_may_be_in_pieces() {
     let sent = packet(60, 3);
     guest.send(1, &sent, &[1, 9, 3, 1]);
     guest.kick(1).unwrap();
-    assert_eq!(guest.from_tap(0).unwrap(), sent);
+    assert_eq!(guest.at_tap(0).unwrap(), sent);
     let head = guest.provide(0, &[11, 1, 1, 200]);
     guest.to_tap(0, &sent);
     guest.settle(4);
@@ -213,7 +209,7 @@ fn a_guest_waits_for_a_tap_that_takes_no_more() {
     }
     assert_eq!(guest.watched(0), EventSet::IN | EventSet::OUT);
     for seed in 0..sent {
-        assert!(guest.from_tap(0).unwrap() == packet(40_000, seed));
+        assert!(guest.at_tap(0).unwrap() == packet(40_000, seed));
         guest.settle(8);
     }
     assert_eq!(guest.watched(0), EventSet::IN);
@@ -229,8 +225,8 @@ fn what_the_host_refuses_is_lost() {
     guest.send(1, &packet(MAX_PACKET, 0), &[]);
     guest.send(1, &packet(60, 1), &[]);
     guest.kick(1).unwrap();
-    assert_eq!(guest.from_tap(0).unwrap(), packet(60, 1));
-    assert_eq!(guest.from_tap(0), None);
+    assert_eq!(guest.at_tap(0).unwrap(), packet(60, 1));
+    assert_eq!(guest.at_tap(0), None);
     let used = std::iter::from_fn(|| guest.drivers[1].used()).count();
     assert_eq!(used, 3);
 }
@@ -255,11 +251,11 @@ fn an_error_of_the_socket_is_a_lost_packet() {
     assert_eq!(driver.used(), Some((1, 0)));
 }
 
-fn socket(tap: &Tap) -> std::os::fd::BorrowedFd<'_> {
+fn socket(tap: &Tap) -> BorrowedFd<'_> {
     #[allow(unsafe_code)]
     // SAFETY: the tap is borrowed as long.
     unsafe {
-        std::os::fd::BorrowedFd::borrow_raw(tap.as_raw_fd())
+        BorrowedFd::borrow_raw(tap.as_raw_fd())
     }
 }
 
@@ -324,7 +320,7 @@ fn what_is_sent_last_gets_out() {
         turns += 1;
     }
     assert_eq!(turns, 4);
-    assert_eq!(std::iter::from_fn(|| guest.from_tap(0)).count(), 200);
+    assert_eq!(std::iter::from_fn(|| guest.at_tap(0)).count(), 200);
 }
 
 #[test]
@@ -340,200 +336,4 @@ fn a_reset_forgets_buffers_and_offloads() {
     guest.to_tap(0, &packet(60, 2));
     guest.settle(2);
     assert_eq!(guest.receive(0).unwrap(), packet(60, 2));
-}
-
-#[test]
-fn pairs_are_used_as_the_driver_asks() {
-    let mut guest = Guest::new(3, CONTROLS | MQ | MRG_RXBUF);
-    let watched = |guest: &Guest| [0, 1, 2].map(|pair| !guest.watched(pair).is_empty());
-    assert_eq!(watched(&guest), [true, false, false]);
-    // What comes too early is sent when the pair is used.
-    guest.send(3, &packet(60, 3), &[]);
-    guest.kick(3).unwrap();
-    assert_eq!(guest.from_tap(1), None);
-    for (pairs, answer) in [(0, 1), (4, 1), (0x8000, 1), (0xffff, 1), (2, 0)] {
-        let pairs = u16::to_le_bytes(pairs);
-        assert_eq!(guest.command(6, &[4, 0, pairs[0], pairs[1]]), answer);
-    }
-    assert_eq!(watched(&guest), [true, true, false]);
-    assert_eq!(guest.from_tap(1).unwrap(), packet(60, 3));
-    guest.provide(2, &[65_000]);
-    guest.provide(2, &[65_000]);
-    guest.to_tap(1, &packet(60, 4));
-    guest.settle(2);
-    assert_eq!(guest.receive(2).unwrap(), packet(60, 4));
-    assert_eq!(guest.command(6, &[4, 0, 3, 0]), 0);
-    assert_eq!(watched(&guest), [true, true, true]);
-    assert_eq!(guest.command(6, &[4, 0, 1, 0]), 0);
-    assert_eq!(watched(&guest), [true, false, false]);
-    let (attach, detach) = (libc::IFF_ATTACH_QUEUE as u64, libc::IFF_DETACH_QUEUE as u64);
-    let queue = |flag| (tap::SET_QUEUE, flag);
-    for requests in &guest.requests[1..] {
-        assert_eq!(*requests.lock().unwrap(), [queue(attach), queue(detach)]);
-    }
-}
-
-#[test]
-fn without_multiqueue_the_third_queue_is_that_for_commands() {
-    let mut guest = Guest::new(2, CONTROLS);
-    assert_eq!(guest.command(2, &[3, 0]), 0);
-    assert_eq!(guest.command(2, &[4, 0, 1, 0]), 1);
-    guest.kick(4).unwrap();
-    let mut guest = Guest::new(1, 0);
-    guest.drivers[2].send(&[3, 0]);
-    guest.kick(2).unwrap();
-    assert_eq!(guest.drivers[2].used(), None);
-}
-
-#[test]
-fn commands_that_are_unknown_or_malformed_are_refused() {
-    let mut guest = Guest::new(1, CONTROLS | GUEST_CSUM);
-    for command in [
-        &[3, 0][..],
-        &[5, 0, 2, 0, 0, 0, 0, 0, 0, 0],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-    ] {
-        assert_eq!(guest.command(2, command), 0, "{command:?}");
-    }
-    for command in [
-        &[3][..],
-        &[3, 1],
-        &[3, 0, 0],
-        // Not negotiated: TSO4, MQ.
-        &[5, 0, 0x82, 0, 0, 0, 0, 0, 0, 0],
-        &[4, 0, 1, 0],
-        &[5, 0, 2, 0, 0, 0, 0, 0, 0],
-        &[5, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0],
-        &[5, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        &[5, 1, 2, 0, 0, 0, 0, 0, 0, 0],
-        // RX mode, MAC table, VLAN, nothing.
-        &[0, 0, 1],
-        &[1, 1, 2, 0, 0, 0, 0, 1],
-        &[2, 0, 1, 0],
-        &[255, 255],
-    ] {
-        assert_eq!(guest.command(2, command), 1, "{command:?}");
-    }
-    let offloads = |value| (tap::SET_OFFLOAD, value);
-    let all = [offloads(1), offloads(1), offloads(0)];
-    assert_eq!(*guest.requests[0].lock().unwrap(), all);
-    // Without a place for the answer nothing is done.
-    guest.drivers[2].send(&[5, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    guest.kick(2).unwrap();
-    assert_eq!(*guest.requests[0].lock().unwrap(), all);
-    assert!(guest.drivers[2].used().is_some());
-}
-
-#[test]
-fn buffers_that_are_none_come_back() {
-    let memory = memory(1 << 20);
-    let (tap, theirs, _) = wire();
-    let mut driver = DriverQueue::new(&memory, 0, 16);
-    let mut queue = driver.device_end(true);
-    let mut receiver = Receiver::new("eth0", MRG_RXBUF, &memory);
-    let outside = Buffer {
-        address: 2 << 20,
-        length: 100,
-        writable: true,
-    };
-    driver.add(&[outside]);
-    driver.send(&[0; 100]);
-    driver.receive(12);
-    driver.receive(100);
-    nix::unistd::write(&theirs, &packet(60, 0)).unwrap();
-    let received = receiver.receive(&mut queue, &tap).unwrap();
-    assert_eq!(received, Received::Starved);
-    let used: Vec<_> = std::iter::from_fn(|| driver.used()).collect();
-    assert_eq!(used, [(0, 0), (1, 0), (2, 0), (3, 72)]);
-    assert_eq!(receiver.dropped(), 0);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    /// Whatever descriptors there are, of whatever queue, the device comes to rest, and the other
-    /// queues go on.
-    #[test]
-    fn any_descriptors_are_survived(
-        queue in 0..3_usize,
-        features in any::<u64>(),
-        descriptors in prop::collection::vec(
-            (prop_oneof![0x10_0000..0x100_0000_u64, any::<u64>()],
-             prop_oneof![0..2000_u32, 0..70_000_u32, any::<u32>()],
-             0..8_u16, prop_oneof![0..16_u16, any::<u16>()]), 16),
-        heads in prop::collection::vec(0..16_u16, 0..40),
-        packets in prop::collection::vec(0..3000_usize, 0..8),
-    ) {
-        let mut guest = Guest::new(1, features | CTRL_VQ);
-        for (index, (address, length, flags, next)) in (0..).zip(descriptors) {
-            let buffer = Buffer { address, length, writable: false };
-            guest.drivers[queue].set_descriptor(index, buffer, flags, next);
-        }
-        for head in heads {
-            guest.drivers[queue].make_available(head);
-        }
-        for length in packets {
-            guest.to_tap(0, &packet(length, 1));
-        }
-        guest.kick(queue).unwrap();
-        guest.settle(100);
-        while guest.from_tap(0).is_some() {
-            guest.settle(100);
-        }
-        if queue != 1 {
-            guest.send(1, &packet(60, 9), &[]);
-            guest.kick(1).unwrap();
-            prop_assert_eq!(guest.from_tap(0).unwrap(), packet(60, 9));
-        }
-        if queue != 2 {
-            prop_assert_eq!(guest.command(2, &[255, 0]), 1);
-        }
-    }
-
-    /// Whatever rings say, calls return.
-    #[test]
-    fn any_rings_are_survived(
-        queue in 0..3_usize,
-        heads in prop::collection::vec(any::<u16>(), 1..40),
-        index in any::<u16>(),
-    ) {
-        let mut guest = Guest::new(1, MRG_RXBUF | CTRL_VQ);
-        for head in heads {
-            guest.drivers[queue].make_available(head);
-        }
-        guest.drivers[queue].set_available_index(index);
-        guest.to_tap(0, &packet(60, 1));
-        let _ = guest.kick(queue);
-        let _ = guest.ready(0, EventSet::IN);
-        guest.start(0);
-    }
-
-    /// Whatever buffers of whatever lengths: packets come whole and in order, or not at all.
-    #[test]
-    fn packets_come_whole_and_in_order(
-        buffers in prop::collection::vec(13..4000_usize, 1..250),
-        lengths in prop::collection::vec(prop_oneof![1..1514_usize, 1..65_536_usize], 1..4),
-    ) {
-        let mut guest = Guest::new(1, MRG_RXBUF);
-        for (seed, length) in (0..).zip(&lengths) {
-            guest.to_tap(0, &packet(*length, seed));
-        }
-        for chunk in buffers.chunks(7) {
-            for &length in chunk {
-                guest.provide(0, &[length]);
-            }
-            let _ = guest.kick(0);
-            guest.settle(20);
-        }
-        let mut got = 0;
-        for (seed, length) in (0..).zip(&lengths) {
-            if let Some(received) = guest.receive(0) {
-                prop_assert!(received == packet(*length, seed));
-                got += received.len();
-            }
-        }
-        prop_assert_eq!(guest.receive(0), None);
-        let room: usize = buffers.iter().sum();
-        prop_assert!(got > 0 || room < lengths[0] + HEADER);
-    }
 }

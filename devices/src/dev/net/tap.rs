@@ -13,12 +13,28 @@ use libc::{
     c_short, c_uint,
 };
 
+use vmm_sys_util::ioctl::{_IOC_WRITE, ioctl_expr};
+
 use super::HEADER;
 use super::features::{ANY_TAP, USO};
 
-/// The requests of a device that is in use.
-pub(super) const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD as u64;
-pub(super) const SET_QUEUE: u64 = libc::TUNSETQUEUE as u64;
+/// Requests of linux/if_tun.h: of a device that is in use, and before.
+pub(super) const SET_OFFLOAD: u64 = request(208);
+pub(super) const SET_QUEUE: u64 = request(217);
+const SET_INTERFACE: u64 = request(202);
+const SET_HEADER_SIZE: u64 = request(216);
+const SET_LITTLE_ENDIAN: u64 = request(220);
+
+/// All of them claim to read an `int`, whatever they read. Those of libc have a type that differs
+/// between C libraries.
+const fn request(number: c_uint) -> u64 {
+    ioctl_expr(
+        _IOC_WRITE,
+        b'T' as c_uint,
+        number,
+        size_of::<c_int>() as c_uint,
+    )
+}
 
 const TUN: &str = "/dev/net/tun";
 
@@ -118,10 +134,10 @@ impl Tap {
         for (to, from) in request.name.iter_mut().zip(name.bytes()) {
             *to = from;
         }
-        ioctl::set(&file, libc::TUNSETIFF as u64, &request)?;
-        ioctl::set(&file, libc::TUNSETVNETHDRSZ as u64, &(HEADER as c_int))?;
+        ioctl::set(&file, SET_INTERFACE, &request)?;
+        ioctl::set(&file, SET_HEADER_SIZE, &(HEADER as c_int))?;
         // What headers are from virtio 1.0 on, whatever the host's byte order is.
-        ioctl::set(&file, libc::TUNSETVNETLE as u64, &1)?;
+        ioctl::set(&file, SET_LITTLE_ENDIAN, &1)?;
         let tap = Self {
             file,
             attached: true,
@@ -203,7 +219,7 @@ mod ioctl {
     use std::fs::File;
     use std::io;
 
-    use libc::{c_uint, c_ulong};
+    use libc::c_uint;
     use vmm_sys_util::ioctl::{ioctl_with_ref, ioctl_with_val};
 
     /// A request that reads a `T`: TUNSETIFF and TUNSETQUEUE an `ifreq`, TUNSETVNETHDRSZ and
@@ -211,13 +227,13 @@ mod ioctl {
     pub(super) fn set<T>(file: &File, request: u64, value: &T) -> io::Result<()> {
         // SAFETY: the callers give what the request reads, which lives through the call. TUNSETIFF
         // alone writes, the name of an `ifreq` that is not looked at afterwards.
-        check(unsafe { ioctl_with_ref(file, request as c_ulong, value) })
+        check(unsafe { ioctl_with_ref(file, request, value) })
     }
 
     /// A request that takes a number, TUNSETOFFLOAD.
     pub(super) fn set_value(file: &File, request: u64, value: c_uint) -> io::Result<()> {
         // SAFETY: no memory is involved.
-        check(unsafe { ioctl_with_val(file, request as c_ulong, value.into()) })
+        check(unsafe { ioctl_with_val(file, request, value.into()) })
     }
 
     fn check(result: i32) -> io::Result<()> {
