@@ -1,5 +1,7 @@
 //! Commands of the driver.
 
+use vmm_sys_util::epoll::EventSet;
+
 use super::features::{CTRL_GUEST_OFFLOADS, CTRL_VQ, GUEST_ANNOUNCE, GUEST_CSUM, MQ, MRG_RXBUF};
 use super::guest_test::{Guest, packet};
 use super::*;
@@ -11,6 +13,8 @@ fn pairs_are_used_as_the_driver_asks() {
     let mut guest = Guest::new(3, CONTROLS | MQ | MRG_RXBUF);
     let watched = |guest: &Guest| [0, 1, 2].map(|pair| !guest.watched(pair).is_empty());
     assert_eq!(watched(&guest), [true, false, false]);
+    // The loop has heard of it before it was detached.
+    guest.ready(1, EventSet::IN | EventSet::ERROR).unwrap();
     // What comes too early is sent when the pair is used.
     guest.send(3, &packet(60, 3), &[]);
     guest.kick(3).unwrap();

@@ -107,3 +107,46 @@ fn set_backend(file: &File, ring: usize, tap: Option<RawFd>) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::features::{CTRL_VQ, MQ};
+    use super::super::guest_test::{MAC, wire};
+    use super::*;
+
+    /// Two pairs, with files that are not vhost-net's.
+    fn interface() -> KernelNet {
+        let taps = vec![wire().0, wire().0];
+        let null = || Arc::new(File::open("/dev/null").unwrap());
+        KernelNet {
+            interface: Interface::new("eth0".to_owned(), MAC, 1500, taps).unwrap(),
+            files: vec![null(), null()],
+        }
+    }
+
+    #[test]
+    fn the_kernel_serves_the_pairs_that_the_driver_may_use() {
+        let mut net = interface();
+        assert!(!net.traits().own_loop);
+        let mut start = |features| {
+            let queues = net.start(features).unwrap();
+            net.stop();
+            queues.into_iter().map(Vec::from_iter).collect::<Vec<_>>()
+        };
+        assert_eq!(start(CTRL_VQ | MQ), [[0, 1], [2, 3]]);
+        assert_eq!(start(CTRL_VQ), [[0, 1]]);
+        // MQ needs CTRL_VQ.
+        assert_eq!(start(MQ), [[0, 1]]);
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_the_tap_is_an_error_with_a_name() {
+        let mut net = interface();
+        net.start(0).unwrap();
+        net.run(0, &[]).unwrap();
+        let error = net.run(0, &[0, 1]).unwrap_err().to_string();
+        assert!(error.contains("vhost-net the tap of eth0"), "{error}");
+        net.halt(0);
+        assert!(net.kernel(2, &Arc::default()).is_none());
+    }
+}

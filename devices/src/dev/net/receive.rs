@@ -114,6 +114,8 @@ impl Receiver {
                 Ok(length) => self.deliver(length, queue)?,
                 Err(Errno::EAGAIN) => return Ok(Received::Idle),
                 Err(Errno::EINTR) => {}
+                // A packet that the kernel cannot describe by a header.
+                Err(Errno::EINVAL) => self.drops.add(&Errno::EINVAL),
                 Err(error) => return Ok(Received::Gone(error)),
             }
         }

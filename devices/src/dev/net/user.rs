@@ -117,12 +117,11 @@ impl UserNet {
             self.interface.serve_control(queue)?;
         }
         for index in 0..self.pairs.len() {
-            self.schedule(index, watch)?;
-            // What the driver sends before its command is done stays in the queue.
+            // What the driver sent before its command was done has stayed in the queue.
             if index < self.interface.pairs() {
                 self.transmit(index, queues)?;
-                self.schedule(index, watch)?;
             }
+            self.schedule(index, watch)?;
         }
         Ok(())
     }
@@ -203,6 +202,10 @@ impl VirtioDevice for UserNet {
         watch: &mut dyn Watch,
     ) -> Result<(), DeviceError> {
         let pair = usize::from(token.0);
+        if pair >= self.interface.pairs() {
+            // A tap that has just been detached has nothing to read, which is no failure.
+            return Ok(());
+        }
         if events.intersects(EventSet::ERROR | EventSet::HANG_UP) {
             self.lose(pair, Errno::ENODEV);
         }
