@@ -22,6 +22,8 @@ pub struct DeviceKind {
     /// What the device asks of the kernel on the event loop's thread, beside what the loop itself
     /// does and [`crate::seccomp::ANY_THREAD`].
     pub system_calls: &'static [c_long],
+    /// The requests to ioctl(2) that it makes there.
+    pub requests: &'static [u64],
 }
 
 /// What a device is; the same for as long as it lives.
@@ -36,6 +38,8 @@ pub struct Traits {
     pub queue_sizes: Vec<u16>,
     /// The device's configuration space.
     pub config: Arc<ConfigSpace>,
+    /// It is busy, and wants an event loop for itself.
+    pub own_loop: bool,
 }
 
 /// A virtio device without its transport and without a thread.

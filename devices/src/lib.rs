@@ -6,7 +6,7 @@
 //! To find a device: `dev/`, the list of all virtio devices in `dev/mod.rs`; what each of them is
 //! to the rest: `device.rs`; the registers in front of them: `transport/mod.rs` (what all
 //! transports share) and `transport/pci/`; the rings in guest memory: `queue/`; the thread that
-//! serves them: `event_loop/`.
+//! serves them: `event_loop/`; the kernel's own devices behind them: `vhost.rs`.
 
 pub mod config_space;
 pub mod dev;
@@ -22,6 +22,7 @@ pub mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport;
+mod vhost;
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::GuestMemoryMmap;

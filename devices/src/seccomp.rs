@@ -74,12 +74,21 @@ impl Allowed {
     /// # Errors
     /// None that could come at run time: the rule is a constant one.
     pub fn with_kvm(mut self, requests: &[u64]) -> io::Result<Self> {
-        let kvm = ioctl(SeccompCmpOp::MaskedEq(REQUEST_TYPE), KVM_REQUESTS);
-        let others = requests
-            .iter()
-            .map(|request| ioctl(SeccompCmpOp::Eq, *request));
-        let rules: io::Result<_> = [kvm].into_iter().chain(others).collect();
-        self.rules.insert(libc::SYS_ioctl, rules?);
+        let kvm = ioctl(SeccompCmpOp::MaskedEq(REQUEST_TYPE), KVM_REQUESTS)?;
+        self.rules.entry(libc::SYS_ioctl).or_default().push(kvm);
+        self.with_requests(requests)
+    }
+
+    /// These requests to ioctl(2), too.
+    ///
+    /// # Errors
+    /// As [`Self::with_kvm`].
+    pub fn with_requests(mut self, requests: &[u64]) -> io::Result<Self> {
+        for &request in requests {
+            let rule = ioctl(SeccompCmpOp::Eq, request)?;
+            // Not before there is a rule: a call without one may be made with any arguments.
+            self.rules.entry(libc::SYS_ioctl).or_default().push(rule);
+        }
         Ok(self)
     }
 
@@ -147,5 +156,13 @@ mod tests {
         let allowed = Allowed::calls(ANY_THREAD).with_kvm(&[0x5413]).unwrap();
         assert_eq!(allowed.rules[&libc::SYS_ioctl].len(), 2);
         allowed.compile().unwrap();
+    }
+
+    #[test]
+    fn without_requests_ioctl_is_not_allowed_at_all() {
+        let allowed = Allowed::calls(ANY_THREAD).with_requests(&[]).unwrap();
+        assert!(!allowed.rules.contains_key(&libc::SYS_ioctl));
+        let allowed = allowed.with_requests(&[1, 2]).unwrap();
+        assert_eq!(allowed.rules[&libc::SYS_ioctl].len(), 2);
     }
 }

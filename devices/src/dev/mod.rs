@@ -3,6 +3,7 @@
 
 pub mod console;
 pub mod fs;
+pub mod net;
 pub mod rng;
 
 use std::io;
@@ -18,6 +19,8 @@ pub enum DeviceSpec {
     Rng(rng::Config),
     /// A shared directory.
     Fs(fs::Config),
+    /// A network interface.
+    Net(net::Config),
 }
 
 impl DeviceSpec {
@@ -32,6 +35,7 @@ impl DeviceSpec {
             Self::Console(config) => Box::new(console::Console::new(config)?),
             Self::Rng(config) => Box::new(rng::Rng::new(config)?),
             Self::Fs(config) => Box::new(fs::Fs::new(config)?),
+            Self::Net(config) => net::new(config)?,
         })
     }
 }

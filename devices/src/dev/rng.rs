@@ -17,6 +17,7 @@ pub const KIND: DeviceKind = DeviceKind {
     name: "rng",
     id: VIRTIO_ID_RNG as u16,
     system_calls: &[libc::SYS_getrandom],
+    requests: &[],
 };
 
 /// Linux asks for one buffer at a time.
@@ -55,6 +56,7 @@ impl VirtioDevice for Rng {
             features: 0,
             queue_sizes: vec![QUEUE_SIZE],
             config: Arc::clone(&self.config),
+            own_loop: false,
         }
     }
 

@@ -4,8 +4,10 @@ pub(crate) mod buffers;
 pub(crate) mod turn;
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::Memory;
@@ -22,17 +24,20 @@ pub struct VirtQueue {
     memory: Arc<Memory>,
     kick: EventFd,
     call: EventFd,
+    /// The used ring's index when the driver was last considered for a signal.
+    signalled: u16,
 }
 
 /// The driver broke the rules of the virtqueue; it cannot be used until a reset.
 #[derive(Debug, thiserror::Error)]
 #[error("virtqueue broken by the driver: {0}")]
-pub struct QueueError(#[from] virtio_queue::Error);
+pub struct QueueError(#[from] Error);
 
 impl VirtQueue {
     /// A queue whose ring the transport has set up and found valid (or not ready).
     pub fn new(ring: Queue, memory: Arc<Memory>, kick: EventFd, call: EventFd) -> Self {
         Self {
+            signalled: ring.next_used(),
             ring,
             memory,
             kick,
@@ -100,16 +105,61 @@ impl VirtQueue {
         Ok(self.ring.add_used(&*self.memory, head, written)?)
     }
 
+    /// Returns several chains at once, in this order: who finds the first of them in the used ring
+    /// finds all of them. A driver looks there whenever it likes, not only when it is signalled.
+    ///
+    /// # Errors
+    /// When the used ring cannot be written.
+    pub(crate) fn push_all(&mut self, chains: &[(u16, u32)]) -> Result<(), QueueError> {
+        let Some((&(last, written), others)) = chains.split_last() else {
+            return Ok(());
+        };
+        let (first, size) = (self.ring.next_used(), self.ring.size());
+        for (offset, &(head, written)) in (0..).zip(others) {
+            if head >= size {
+                return Err(Error::InvalidDescriptorIndex.into());
+            }
+            // Section 2.7.8: an element is the chain's head and the length, 32 bits each.
+            let slot = u64::from(first.wrapping_add(offset) % size);
+            let element = u64::from(head) | u64::from(written) << 32;
+            let at = GuestAddress(self.ring.used_ring() + 4 + 8 * slot);
+            self.memory
+                .write_slice(&element.to_le_bytes(), at)
+                .map_err(Error::GuestMemory)?;
+        }
+        // The last element is written with the index, which makes all of them visible. There are at
+        // most as many as the queue is long.
+        self.ring
+            .set_next_used(first.wrapping_add(others.len() as u16));
+        self.push(last, written)
+    }
+
     /// Interrupts the driver if there are used chains that it wants to hear of.
     ///
     /// # Errors
     /// When the used event cannot be read.
     pub fn signal(&mut self) -> Result<(), QueueError> {
-        if self.ring.needs_notification(&*self.memory)? {
+        if self.wants_signal()? {
             // A full counter means that a signal is pending already.
             let _ = self.call.write(1);
         }
         Ok(())
+    }
+
+    /// Section 2.7.7.2. The library's own answer knows nothing of [`Self::push_all`].
+    fn wants_signal(&mut self) -> Result<bool, QueueError> {
+        // The used ring is written before the event is read.
+        fence(Ordering::SeqCst);
+        if !self.ring.event_idx_enabled() {
+            return Ok(true);
+        }
+        let at = self.ring.avail_ring() + 4 + 2 * u64::from(self.ring.size());
+        let event = self.memory.load(GuestAddress(at), Ordering::Relaxed);
+        let event = u16::from_le(event.map_err(Error::GuestMemory)?);
+        let (old, new) = (self.signalled, self.ring.next_used());
+        self.signalled = new;
+        let after = new.wrapping_sub(event).wrapping_sub(1);
+        Ok(after < new.wrapping_sub(old))
     }
 
     /// Has the event loop come back to the queue after others, as a kick of the driver's would.

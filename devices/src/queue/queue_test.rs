@@ -174,3 +174,32 @@ proptest! {
         device.enable_notifications().unwrap();
     }
 }
+
+#[test]
+fn chains_that_are_returned_together_are_seen_together() {
+    let (mut driver, mut device) = pair(4, true);
+    // Around the ring, and around the index, too.
+    for round in 0..40_000_u32 {
+        let heads = [0; 3].map(|_| driver.receive(0));
+        while device.pop().unwrap().is_some() {}
+        driver.set_used_event((3 * round + 1) as u16);
+        device.push_all(&[(heads[0], 7)]).unwrap();
+        device.signal().unwrap();
+        assert!(device.call().read().is_err());
+        device
+            .push_all(&[(heads[1], round), (heads[2], 9)])
+            .unwrap();
+        device.signal().unwrap();
+        // Asked for at the first of the two.
+        assert_eq!(device.call().read().unwrap(), 1);
+        device.signal().unwrap();
+        assert!(device.call().read().is_err());
+        for (head, written) in heads.into_iter().zip([7, round, 9]) {
+            assert_eq!(driver.used(), Some((head.into(), written)));
+        }
+        assert_eq!(driver.used(), None);
+    }
+    assert!(device.push_all(&[(4, 0), (0, 0)]).is_err());
+    device.push_all(&[]).unwrap();
+    assert_eq!(driver.used(), None);
+}

@@ -65,6 +65,7 @@ impl VirtioDevice for Probe {
             features: 1 | 1 << 34,
             queue_sizes: self.queue_sizes.clone(),
             config: Arc::clone(&self.config),
+            own_loop: false,
         }
     }
 

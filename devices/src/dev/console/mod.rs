@@ -46,6 +46,7 @@ pub const KIND: DeviceKind = DeviceKind {
     name: "console",
     id: VIRTIO_ID_CONSOLE as u16,
     system_calls: &stream::SYSTEM_CALLS,
+    requests: &[],
 };
 
 /// The configuration has the console's size.
@@ -141,6 +142,7 @@ impl VirtioDevice for Console {
             features: 1 << VIRTIO_CONSOLE_F_SIZE | 1 << VIRTIO_CONSOLE_F_MULTIPORT,
             queue_sizes: queues::queue_sizes(self.ports.len()),
             config: Arc::clone(&self.config),
+            own_loop: false,
         }
     }
 

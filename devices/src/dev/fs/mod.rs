@@ -45,6 +45,7 @@ pub const KIND: DeviceKind = DeviceKind {
         libc::SYS_epoll_ctl,
         libc::SYS_eventfd2,
     ],
+    requests: &[],
 };
 
 /// Section 5.11.4: the tag's field, not NUL-terminated if it is full.
@@ -113,6 +114,7 @@ impl VirtioDevice for Fs {
             features: 0,
             queue_sizes: vec![HIPRIO_SIZE, REQUEST_SIZE],
             config: Arc::clone(&self.config),
+            own_loop: false,
         }
     }
 
