@@ -185,25 +185,23 @@ fn with_devices(test: impl FnOnce(&mut Netlink) + Send + 'static) {
     thread::spawn(run).join().unwrap();
 }
 
-/// An interface as it is now, without what the kernel adds to one that has IPv6.
+/// An interface as it is now.
 fn read(netlink: &mut Netlink, name: &str) -> Interface {
     let links = netlink.links().unwrap();
     let link = links.iter().find(|link| link.name == name).unwrap();
     assert!(link.up, "{name}");
-    let link_local = |address: &IpAddr| address.to_string().starts_with("fe80:");
     let addresses = netlink.addresses().unwrap().into_iter();
     let routes = netlink.routes().unwrap().into_iter();
+    let is_ours = |index: u32| index == link.index;
     Interface {
         mac: link.mac.unwrap(),
         name: name.to_owned(),
         mtu: link.mtu,
         addresses: addresses
-            .filter(|(index, address)| *index == link.index && !link_local(&address.address))
-            .map(|(_, address)| address)
+            .filter_map(|(index, address)| is_ours(index).then_some(address))
             .collect(),
         routes: routes
-            .filter(|(index, route)| *index == link.index && !link_local(&route.destination.0))
-            .map(|(_, route)| route)
+            .filter_map(|(index, route)| is_ours(index).then_some(route))
             .collect(),
     }
 }
@@ -227,6 +225,11 @@ fn container() -> [Interface; 2] {
                 address("172.17.0.7/16"),
                 address("fd00:17::2/64"),
                 address("fd00:17::1/64"),
+                // The kernel's own, of the MAC address (RFC 4291, appendix A).
+                Address {
+                    scope: 253,
+                    ..address("fe80::42:acff:fe11:2/64")
+                },
             ],
             routes: vec![
                 Route {
@@ -240,6 +243,10 @@ fn container() -> [Interface; 2] {
                 kernels(Route {
                     metric: 256,
                     ..route("fd00:17::/64", None)
+                }),
+                kernels(Route {
+                    metric: 256,
+                    ..route("fe80::/64", None)
                 }),
                 route("0.0.0.0/0", Some("172.17.0.1")),
                 Route {

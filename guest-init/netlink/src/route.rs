@@ -15,8 +15,6 @@ use crate::address::{family, is_internet};
 
 /// The table of the routes to this machine itself, which the kernel keeps.
 const RT_TABLE_LOCAL: u32 = 255;
-/// Of groups: IPv6 has such a route for each interface (RFC 4291, 2.7).
-const MULTICAST: u8 = 0xff;
 
 /// A route over an interface, 0: any, as a message has it.
 pub(crate) fn message(index: u32, route: &Route) -> RouteMessage {
@@ -79,25 +77,15 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Option<(u32, Route)>, DecodeError>
     let mut obstacle = (message.header.tos != 0).then_some("a type of service");
     for attribute in message.attributes {
         match attribute {
-            RouteAttribute::Destination(address) => route.destination.0 = ip(&address)?,
             RouteAttribute::Oif(interface) => index = interface,
-            RouteAttribute::Gateway(address) => route.gateway = Some(ip(&address)?),
-            RouteAttribute::Via(RouteVia::Inet(address)) => route.gateway = Some(address.into()),
-            RouteAttribute::Via(RouteVia::Inet6(address)) => route.gateway = Some(address.into()),
-            RouteAttribute::PrefSource(address) => route.source = Some(ip(&address)?),
-            RouteAttribute::Priority(metric) => route.metric = metric,
-            RouteAttribute::Table(table) => route.table = table,
-            RouteAttribute::Metrics(metrics) => route.mtu = mtu(&metrics),
             RouteAttribute::MultiPath(_) => obstacle = Some("several next hops"),
             RouteAttribute::Encap(_) => obstacle = Some("an encapsulation"),
             RouteAttribute::Source(_) => obstacle = Some("a condition on the source"),
-            _ => {}
+            attribute => complete(&mut route, attribute)?,
         }
     }
-    if route.table == RT_TABLE_LOCAL
-        || message.header.flags.contains(RouteFlags::Cloned)
-        || matches!(route.destination.0, IpAddr::V6(v6) if v6.octets()[0] == MULTICAST)
-    {
+    let cached = message.header.flags.contains(RouteFlags::Cloned);
+    if cached || route.table == RT_TABLE_LOCAL || leads_to_group(&route) {
         return Ok(None);
     }
     match obstacle {
@@ -107,6 +95,27 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Option<(u32, Route)>, DecodeError>
             describe(&route)
         ))),
     }
+}
+
+/// Adds to a route what an attribute says.
+fn complete(route: &mut Route, attribute: RouteAttribute) -> Result<(), DecodeError> {
+    match attribute {
+        RouteAttribute::Destination(address) => route.destination.0 = ip(&address)?,
+        RouteAttribute::Gateway(address) => route.gateway = Some(ip(&address)?),
+        RouteAttribute::Via(RouteVia::Inet(address)) => route.gateway = Some(address.into()),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => route.gateway = Some(address.into()),
+        RouteAttribute::PrefSource(address) => route.source = Some(ip(&address)?),
+        RouteAttribute::Priority(metric) => route.metric = metric,
+        RouteAttribute::Table(table) => route.table = table,
+        RouteAttribute::Metrics(metrics) => route.mtu = mtu(&metrics),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// IPv6 has such a route for each interface (RFC 4291, 2.7).
+fn leads_to_group(route: &Route) -> bool {
+    matches!(route.destination.0, IpAddr::V6(address) if address.is_multicast())
 }
 
 /// What is known of a route without attributes.

@@ -54,9 +54,7 @@ fn any_route() -> impl Strategy<Value = (u32, Route)> {
             (index, route)
         })
         .prop_filter("the kernel makes such routes itself", |(_, route)| {
-            let (destination, _) = route.destination;
-            let group = matches!(destination, IpAddr::V6(v6) if v6.is_multicast());
-            route.table != RT_TABLE_LOCAL && !group
+            route.table != RT_TABLE_LOCAL && !leads_to_group(route)
         })
 }
 

@@ -128,3 +128,14 @@ fn a_request_has_its_length_flags_and_number() {
         (0x0102_0304, 0)
     );
 }
+
+#[test]
+fn a_datagram_is_read_as_a_whole() {
+    let mut socket = Socket::open().unwrap();
+    // As if all of them were larger than it.
+    socket.buffer = Vec::new();
+    let links = socket.dump(libc::RTM_GETLINK, &LinkHeader::default(), |payload| {
+        LinkHeader::parse(payload).map(Some)
+    });
+    assert!(links.unwrap().iter().any(|link| link.index == 1));
+}
