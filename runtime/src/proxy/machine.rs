@@ -17,6 +17,8 @@ const INITRD: &str = "/initrd";
 /// The machine that runs a container's process, with its network.
 pub(crate) fn config(mut spec: VmSpec, network: Taken) -> Config {
     spec.start.interfaces = network.interfaces;
+    // Before the container's own.
+    spec.start.sysctls.splice(0..0, network.settings);
     let files = fs::Config {
         tag: spec.start.root.file_system.source.clone(),
         directory: PathBuf::from(vmspec::SHARE),

@@ -10,6 +10,8 @@
 
 mod macvtap;
 
+use std::fs;
+
 use anyhow::{Context, Result, bail};
 use netlink::{Link, Netlink};
 use proto::{Address, Interface, Route};
@@ -18,9 +20,13 @@ use vmm::network::net;
 /// What a macvtap cannot lie on, as the kernel calls it.
 const NO_ETHERNET: [&str; 5] = ["ipvlan", "ipvtap", "macvtap", "tun", "wireguard"];
 
-/// The container's interfaces: what init is told of them, and their devices.
+/// A setting that a new namespace has from the host, and thus every container: Docker switches it on.
+const FORWARDING: &str = "net.ipv4.ip_forward";
+
+/// The container's network: what init is told of it, and the interfaces' devices.
 #[derive(Default)]
 pub(crate) struct Taken {
+    pub(crate) settings: Vec<(String, String)>,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) devices: Vec<net::Config>,
 }
@@ -33,7 +39,10 @@ pub(crate) struct Taken {
 pub(crate) fn take(cpus: u32) -> Result<Taken> {
     let mut netlink = Netlink::open().context("rtnetlink socket")?;
     let links = usable(netlink.links()?)?;
-    let mut taken = Taken::default();
+    let mut taken = Taken {
+        settings: forwarding().into_iter().collect(),
+        ..Taken::default()
+    };
     if links.is_empty() {
         return Ok(taken);
     }
@@ -51,6 +60,13 @@ pub(crate) fn take(cpus: u32) -> Result<Taken> {
         first.routes.extend(nowhere.map(|(_, route)| route));
     }
     Ok(taken)
+}
+
+/// The setting as it is in this namespace.
+fn forwarding() -> Option<(String, String)> {
+    let path = format!("/proc/sys/{}", FORWARDING.replace('.', "/"));
+    let value = fs::read_to_string(path).ok()?;
+    Some((FORWARDING.to_owned(), value.trim().to_owned()))
 }
 
 /// Whether packets are dropped or refused, for which there is no interface (`RTN_BLACKHOLE` and on).
@@ -143,6 +159,7 @@ mod tests {
         let address = |text: &str| Address {
             address: text.parse().unwrap(),
             prefix: 24,
+            peer: None,
             broadcast: None,
             scope: 0,
         };

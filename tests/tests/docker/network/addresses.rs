@@ -6,7 +6,7 @@ use super::{Network, run};
 
 /// Interfaces, addresses and routes, without what has to differ: the numbers and kinds of interfaces.
 const SEEN: &str = r#"
-ip -o addr | sed -E 's/^[0-9]+: //; s/@[^ ]*//'
+ip -o addr | sed -E 's/^[0-9]+: //; s/@[^ ]*//; s/ (tentative|flags [0-9]+) / /'
 for i in /sys/class/net/*; do
     echo ${i##*/} $(cat $i/mtu $i/address) $(cat /proc/sys/net/ipv6/conf/${i##*/}/disable_ipv6)
 done
