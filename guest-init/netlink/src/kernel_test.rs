@@ -107,6 +107,7 @@ fn an_interface_changes_as_told() {
             mac: Some(mac),
             mtu: Some(1400),
             name: None,
+            all_multicast: None,
             up: Some(false),
         };
         netlink.set_link(index, &change).unwrap();

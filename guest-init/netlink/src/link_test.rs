@@ -20,6 +20,7 @@ proptest! {
             mac: Some(MacAddress(mac)),
             mtu: Some(mtu),
             name: Some(name.clone()),
+            all_multicast: Some(!up),
             up: Some(up),
         });
         let link = Link {
