@@ -15,6 +15,7 @@ pub mod create;
 pub mod host;
 pub mod options;
 pub mod register;
+pub mod resolv_conf;
 pub mod seccomp;
 pub mod spec;
 pub mod split;

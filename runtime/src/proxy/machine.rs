@@ -1,7 +1,9 @@
 //! From a [`VmSpec`] to a machine.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use vmm::command::{Command, Forwarded, terminal};
 use vmm::config::Config;
@@ -12,8 +14,8 @@ use vmm::{Console, DeviceSpec, fs, log};
 const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
 
-/// The machine that runs a container's process.
-pub(crate) fn config(spec: VmSpec) -> Config {
+/// The machine that runs a container's process, perhaps with a port for its DNS queries.
+pub(crate) fn config(spec: VmSpec, dns: Option<UnixStream>) -> Config {
     let files = fs::Config {
         tag: spec.start.root.file_system.source.clone(),
         directory: PathBuf::from(vmspec::SHARE),
@@ -34,19 +36,23 @@ pub(crate) fn config(spec: VmSpec) -> Config {
             Console::None
         },
         devices: vec![DeviceSpec::Fs(files)],
-        command: Some(command(spec)),
+        command: Some(command(spec, dns)),
         trace: false,
     }
 }
 
 /// Every signal is the container's. The size that its terminal has by now counts, not the one in
 /// the configuration.
-fn command(spec: VmSpec) -> Command {
+fn command(spec: VmSpec, dns: Option<UnixStream>) -> Command {
     let mut start = spec.start;
     let size = &mut start.process.terminal;
     *size = size.map(|configured| terminal::window_size().unwrap_or(configured));
     Command {
         systemd: spec.systemd,
+        ports: dns
+            .map(|port| (DNS_PORT.to_owned(), port))
+            .into_iter()
+            .collect(),
         ..Command::new(start, Forwarded::All)
     }
 }

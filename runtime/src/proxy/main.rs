@@ -5,12 +5,13 @@
 //! container's; its exit code is that of the container's process in the guest.
 
 mod confinement;
+mod dns;
 mod machine;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use runtime::vmspec::{self, VmSpec};
 use vmm::log;
 use vmm::program::CONTAINER;
@@ -25,10 +26,14 @@ fn main() -> ExitCode {
 fn run() -> Result<Verdict> {
     // To stderr, which is the container's: nothing but errors, unless RUNQ_LOG asks for more.
     log::start(log::Level::ERROR);
-    let spec = VmSpec::load(Path::new(vmspec::PATH))?;
+    let mut spec = VmSpec::load(Path::new(vmspec::PATH))?;
     // What runc took, which this process was before.
     milestone("monitor started");
-    let vm = Vm::new(machine::config(spec))?;
+    let (relay, port) = dns::prepare(&mut spec)?.unzip();
+    let vm = Vm::new(machine::config(spec, port))?;
+    relay
+        .map_or(Ok(()), dns::Relay::start)
+        .context("DNS relay")?;
     confinement::enter(&vm)?;
     Ok(Verdict::of(&vm.run()?))
 }
