@@ -27,6 +27,8 @@ use super::asked::{Asked, unless_blocked};
 
 /// What the thread asks of the kernel beside [`ANY_THREAD`]'s.
 const CALLS: [libc::c_long; 3] = [libc::SYS_connect, libc::SYS_ppoll, libc::SYS_socket];
+/// Most bytes that are read from the port at once: what is behind a frame is moved when it is decoded.
+const READ: usize = 8 << 10;
 
 /// Between the guest's port and one resolver.
 pub(crate) struct Relay {
@@ -147,12 +149,11 @@ impl Relay {
     }
 
     fn read(&mut self) -> Result<(), Error> {
-        match unless_blocked(self.port.read(&mut self.buffer))? {
+        let buffer = self.buffer.get_mut(..READ).unwrap_or_default();
+        match unless_blocked(self.port.read(buffer))? {
             None => return Ok(()),
             Some(0) => return Err(Error::Closed),
-            Some(count) => self
-                .decoder
-                .push(self.buffer.get(..count).unwrap_or_default()),
+            Some(count) => self.decoder.push(buffer.get(..count).unwrap_or_default()),
         }
         loop {
             match self.decoder.next() {

@@ -185,6 +185,38 @@ fn what_has_no_answer_is_told() {
     }
 }
 
+/// Giving up capabilities takes some.
+#[test]
+fn it_is_confined_when_it_has_started() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let resolver = Resolver::new();
+    let (host, mut guest) = UnixStream::pair().unwrap();
+    let relay = Relay::new(host, resolver.tcp.local_addr().unwrap()).unwrap();
+    relay.start().unwrap();
+    let of_threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let status = of_threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok())
+        .find(|status| status.starts_with("Name:\tdns\n"))
+        .unwrap();
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(
+            status.contains(&format!("{set}:\t0000000000000000\n")),
+            "{status}"
+        );
+    }
+    assert!(status.contains("Seccomp:\t2\n"), "{status}");
+    send(&mut guest, &query(1, false)).unwrap();
+    let (asked, client) = resolver.receive();
+    let message = answer(&asked, 0);
+    resolver.udp.send_to(&message, client).unwrap();
+    assert_eq!(
+        recv::<DnsAnswer>(&mut guest).unwrap(),
+        DnsAnswer { id: 1, message }
+    );
+}
+
 /// Megabytes of queries, of which no answer is read: they are all taken.
 #[test]
 fn a_guest_that_floods_blocks_nobody() {
@@ -205,7 +237,7 @@ fn a_guest_that_floods_blocks_nobody() {
 fn the_backlog_is_bounded() {
     let (host, _guest) = UnixStream::pair().unwrap();
     let mut relay = Relay::new(host, "127.0.0.1:9".parse().unwrap()).unwrap();
-    for id in 0..1000 {
+    for id in 0..100 {
         relay.answer(id, vec![1; MAX_MESSAGE]).unwrap();
         assert!(relay.backlog.len() <= MAX_FRAME);
     }
