@@ -9,6 +9,7 @@ mod cgroup;
 mod console;
 mod control;
 mod devices;
+mod dns;
 mod failure;
 mod hide;
 mod limits;
@@ -35,6 +36,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use proto::ToHost;
 
 use control::Control;
+use dns::Dns;
 use failure::Failure;
 use reap::Command;
 use stdio::Stdio;
@@ -93,12 +95,14 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     console::debug(format_args!("{start:?}"));
     mounts::devpts()?;
     let (stdio, command_end) = Stdio::open(start.process.terminal)?;
+    let dns = start.resolver.as_ref().map(Dns::open).transpose()?;
     // The command is forked before there is a second thread.
     let pid = process::start(&start, command_end)?;
     let command = Arc::new(Command::new(pid));
     control.send(&ToHost::Started {
         pid: pid.cast_unsigned(),
     })?;
+    dns.map_or(Ok(()), Dns::serve)?;
     let terminal = stdio.terminal()?;
     let output = stdio.pump()?;
     control.listen(Arc::clone(&command), terminal)?;

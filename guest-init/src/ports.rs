@@ -4,7 +4,7 @@
 //! messages of its own (virtio 1.3, 5.3.6.2). The kernel tells of it by a uevent.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,34 @@ pub(crate) fn open(name: &str, options: &OpenOptions) -> Result<File> {
         .with_context(|| format!("open the virtio port {name} ({})", path.display()))
 }
 
+/// Opens the port with this name for input and output; waits until it is there.
+pub(crate) fn open_both(name: &str) -> Result<(InputPort, OutputPort)> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    options.custom_flags(libc::O_NONBLOCK);
+    let port = open(name, &options)?;
+    Ok((InputPort(port.try_clone()?), OutputPort(port)))
+}
+
+/// The input of a port that is open for output, too, which does not wait in the kernel.
+pub(crate) struct InputPort(File);
+
+impl Read for InputPort {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll(
+                        &mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)],
+                        PollTimeout::NONE,
+                    )?;
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
 /// A port that output goes to, and that fails once nobody takes it any more.
 pub(crate) struct OutputPort(File);
 
@@ -49,6 +77,14 @@ impl OutputPort {
         let mut options = File::options();
         options.write(true).custom_flags(libc::O_NONBLOCK);
         open(name, &options).map(Self)
+    }
+
+    /// One side of a socket as the port.
+    #[cfg(test)]
+    pub(crate) fn fake(port: std::os::unix::net::UnixStream) -> io::Result<(InputPort, Self)> {
+        port.set_nonblocking(true)?;
+        let port = File::from(OwnedFd::from(port));
+        Ok((InputPort(port.try_clone()?), Self(port)))
     }
 
     /// Waits until the port takes more.

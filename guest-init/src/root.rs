@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use proto::{FileSystem, Mount, Mountable, Root, Start};
 
 use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
@@ -15,6 +15,10 @@ use crate::{devices, hide};
 
 /// Where the root's file system is mounted until all that is wanted has been taken from it.
 const FILES: &str = "/files";
+
+/// Where the command finds its name servers, and where init puts the file, in the initrd.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const OWN_RESOLV_CONF: &str = "/resolv.conf";
 
 /// Something to mount; the path to where it comes from may be gone by then.
 enum Source<'a> {
@@ -29,6 +33,7 @@ enum Source<'a> {
 pub(crate) fn enter(start: &Start) -> Result<()> {
     let (root, sources) = take(&start.root, &start.mounts)?;
     let terminals = Tree::copy(AT_FDCWD, TERMINALS)?;
+    let resolv_conf = start.resolv_conf.as_deref().map(resolv_conf).transpose()?;
     for own in [FILES, "/dev", "/sys", "/proc"] {
         umount2(own, MntFlags::MNT_DETACH).with_context(|| format!("unmount init's {own}"))?;
     }
@@ -39,6 +44,9 @@ pub(crate) fn enter(start: &Start) -> Result<()> {
     devices::mount(terminals)?;
     for (mount, source) in start.mounts.iter().zip(sources) {
         place(&mount.target, source)?;
+    }
+    if let Some(file) = resolv_conf {
+        file.attach(RESOLV_CONF)?;
     }
     devices::create(&start.devices)?;
     create_working_directory(&start.process.cwd)
@@ -88,6 +96,14 @@ fn source<'a>(files: &fs::File, what: &'a Mountable) -> Result<Source<'a>> {
             Source::Bind(tree)
         }
     })
+}
+
+/// A file with these contents, which nobody can change.
+fn resolv_conf(contents: &str) -> Result<Tree> {
+    fs::write(OWN_RESOLV_CONF, contents).with_context(|| format!("write {OWN_RESOLV_CONF}"))?;
+    let file = Tree::copy(AT_FDCWD, OWN_RESOLV_CONF)?;
+    file.restrict(NO_SUID_DEV_EXEC | MsFlags::MS_RDONLY)?;
+    Ok(file)
 }
 
 fn place(target: &str, source: Source) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod host;
 mod namespace;
 pub mod options;
 pub mod register;
+pub mod resolv_conf;
 pub mod seccomp;
 pub mod spec;
 pub mod split;

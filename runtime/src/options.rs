@@ -4,11 +4,12 @@
 //! checked here, and what is wrong is named as the user wrote it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use vmm::{CpuFeatures, MIN_RAM};
+
+use crate::resolv_conf::{Dns, Server};
 
 /// Whether an option is followed by a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,17 +77,6 @@ pub struct Options {
     pub log: Option<String>,
 }
 
-/// The lines of a resolv.conf(5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dns {
-    /// Name servers, at least one.
-    pub servers: Vec<IpAddr>,
-    /// Search list.
-    pub search: Vec<String>,
-    /// Options.
-    pub options: Vec<String>,
-}
-
 impl Options {
     /// The options of a container with this environment (`NAME=value` each).
     ///
@@ -132,35 +122,63 @@ fn cpu_features(source: &Source) -> Result<String> {
     Ok(setting.value.to_owned())
 }
 
+/// The option and the variables of each part of resolv.conf.
+const SERVERS: (&str, &[&str]) = ("dns", &["RUNQ_DNS"]);
+const SEARCH: (&str, &[&str]) = ("dns-search", &["RUNQ_DNS_SEARCH"]);
+const OPTIONS: (&str, &[&str]) = ("dns-opts", &["RUNQ_DNS_OPTS", "RUNQ_DNS_OPT"]);
+
+/// None if none of the parts is given, not even an empty one.
 fn dns(source: &Source) -> Result<Option<Dns>> {
-    let servers = source.list("dns", &["RUNQ_DNS"]);
-    let search = source.list("dns-search", &["RUNQ_DNS_SEARCH"]);
-    let options = source.list("dns-opts", &["RUNQ_DNS_OPTS", "RUNQ_DNS_OPT"]);
-    if source.flag("dns-preserve", "RUNQ_DNS_PRESERVE")? {
+    let preserve = source.flag("dns-preserve", "RUNQ_DNS_PRESERVE")?;
+    let is_given = |(option, variables)| source.find(option, variables).is_some();
+    if preserve || ![SERVERS, SEARCH, OPTIONS].into_iter().any(is_given) {
         return Ok(None);
     }
-    for (setting, word) in search.iter().chain(&options) {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-._:/".contains(c);
+    let servers = source.list(SERVERS.0, SERVERS.1).into_iter();
+    Ok(Some(Dns {
+        servers: servers.map(server).collect::<Result<_>>()?,
+        search: plain_words(source, SEARCH)?,
+        options: plain_words(source, OPTIONS)?,
+    }))
+}
+
+/// An address, or what is a name to Docker.
+fn server((setting, word): (Setting<'_>, String)) -> Result<Server> {
+    if let Ok(address) = word.parse() {
+        return Ok(Server::Address(address));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    ensure!(
+        word.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && word.chars().all(fits)
+            && !word.chars().all(is_number),
+        "{setting}: IP addresses and names of containers, separated by commas, are allowed"
+    );
+    let setting = Setting {
+        value: &word,
+        ..setting
+    };
+    Ok(Server::Container {
+        setting: setting.to_string(),
+        name: word,
+    })
+}
+
+fn plain_words(source: &Source, (option, variables): (&str, &[&str])) -> Result<Vec<String>> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:/".contains(c);
+    let check = |(setting, word): (Setting<'_>, String)| {
         ensure!(
             word.chars().all(fits),
             "{setting}: words of letters, digits and -._:/ are allowed"
         );
-    }
-    if servers.is_empty() {
-        if let Some((setting, _)) = search.first().or(options.first()) {
-            bail!("{setting}: --dns or RUNQ_DNS has to name a server, too");
-        }
-        return Ok(None);
-    }
-    let servers = servers.iter().map(|(setting, word)| {
-        IpAddr::from_str(word)
-            .map_err(|_| anyhow!("{setting}: IP addresses, separated by commas, are allowed"))
-    });
-    Ok(Some(Dns {
-        servers: servers.collect::<Result<_>>()?,
-        search: search.into_iter().map(|(_, word)| word).collect(),
-        options: options.into_iter().map(|(_, word)| word).collect(),
-    }))
+        Ok(word)
+    };
+    source
+        .list(option, variables)
+        .into_iter()
+        .map(check)
+        .collect()
 }
 
 /// Where settings come from.

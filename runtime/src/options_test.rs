@@ -110,19 +110,21 @@ fn name_servers_are_addresses() {
     assert_eq!(
         options.dns,
         Some(Dns {
-            servers: vec!["8.8.8.8".parse().unwrap(), "8.8.4.4".parse().unwrap()],
+            servers: vec![
+                Server::Address([8, 8, 8, 8].into()),
+                Server::Address([8, 8, 4, 4].into()),
+            ],
             search: vec!["a.example".into(), "b.example".into()],
             options: vec!["ndots:1".into(), "rotate".into()],
         })
     );
-    assert_eq!(
-        error(&[("dns", "resolver")], &[]),
-        "--dns resolver: IP addresses, separated by commas, are allowed"
-    );
-    assert_eq!(
-        error(&[("dns-search", "example")], &[]),
-        "--dns-search example: --dns or RUNQ_DNS has to name a server, too"
-    );
+    for wrong in ["8.8.8.8.8", "a/b", "-a", "::1%eth0", "a;b"] {
+        let expected = "IP addresses and names of containers, separated by commas, are allowed";
+        assert_eq!(
+            error(&[("dns", wrong)], &[]),
+            format!("--dns {wrong}: {expected}")
+        );
+    }
     assert_eq!(
         error(&[("dns", "::1")], &["RUNQ_DNS_OPTS=a;b"]),
         "RUNQ_DNS_OPTS=a;b: words of letters, digits and -._:/ are allowed"
@@ -133,8 +135,34 @@ fn name_servers_are_addresses() {
 fn resolv_conf_stays_where_the_user_says_so() {
     let preserved = read(&[("dns", "8.8.8.8")], &["RUNQ_DNS_PRESERVE=1"]).unwrap();
     assert_eq!(preserved.dns, None);
-    let no_servers = read(&[("dns", "8.8.8.8")], &["RUNQ_DNS="]).unwrap();
-    assert_eq!(no_servers.dns, None);
+    assert_eq!(read(&[], &[]).unwrap().dns, None);
+}
+
+#[test]
+fn what_is_set_to_nothing_is_nothing() {
+    let given = [("dns", "8.8.8.8"), ("dns-search", "a"), ("dns-opts", "b")];
+    let dns = |given: &[_], environment: &[_]| read(given, environment).unwrap().dns.unwrap();
+    let nothing = ["RUNQ_DNS=", "RUNQ_DNS_SEARCH=", "RUNQ_DNS_OPTS="];
+    assert_eq!(dns(&given, &nothing), Dns::default());
+    assert_eq!(dns(&[("dns", "")], &[]), Dns::default());
+    assert_eq!(dns(&[], &["RUNQ_DNS_OPT="]), Dns::default());
+    let without_servers = dns(&given, &nothing[..1]);
+    assert_eq!(without_servers.servers, []);
+    assert_eq!(
+        (without_servers.search, without_servers.options),
+        (vec!["a".into()], vec!["b".into()])
+    );
+}
+
+#[test]
+fn name_servers_can_be_containers() {
+    let options = read(&[], &["RUNQ_DNS=::1,dns_proxy.1-a"]).unwrap();
+    let container = Server::Container {
+        name: "dns_proxy.1-a".into(),
+        setting: "RUNQ_DNS=dns_proxy.1-a".into(),
+    };
+    let expected = [Server::Address("::1".parse().unwrap()), container];
+    assert_eq!(options.dns.unwrap().servers, expected);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use proto::Start;
 use serde::{Deserialize, Serialize};
 
+use crate::resolv_conf::Dns;
+
 /// Version of [`VmSpec`]: our own number above that of the messages, which it contains.
 pub const VERSION: u32 = (1 << 16) | proto::VERSION;
 
@@ -42,6 +44,8 @@ pub struct VmSpec {
     pub cpu_features: String,
     /// Whether the command is systemd, which wants other signals and has other exit codes.
     pub systemd: bool,
+    /// Contents of the container's resolv.conf; unset: it stays Docker's.
+    pub dns: Option<Dns>,
     /// What init mounts and runs.
     pub start: Start,
 }
@@ -112,6 +116,7 @@ mod tests {
             memory_mib: 256,
             cpu_features: "host,-avx2".into(),
             systemd: true,
+            dns: Some(Dns::default()),
             start: Start::default(),
         }
     }

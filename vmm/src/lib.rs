@@ -29,3 +29,4 @@ pub mod vm;
 
 pub use arch::{CpuFeatures, cmdline::Console, layout::MIN_RAM, syscalls};
 pub use devices::dev::{DeviceSpec, fs};
+pub use devices::seccomp;

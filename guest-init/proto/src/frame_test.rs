@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Address, Capabilities, Device, FileSystem, FilterInstruction, Interface, MacAddress, Mount,
-    MountFlags, Mountable, Process, Resource, Rlimit, Root, Route, Start, User, WindowSize,
+    MountFlags, Mountable, Process, Resolver, Resource, Rlimit, Root, Route, Start, User,
+    WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -205,13 +206,18 @@ fn interface() -> impl Strategy<Value = Interface> {
     )
 }
 
+fn resolver() -> impl Strategy<Value = Resolver> {
+    (any::<IpAddr>(), vec(any::<IpAddr>(), 0..4))
+        .prop_map(|(address, servers)| Resolver { address, servers })
+}
+
 fn start() -> impl Strategy<Value = Start> {
     let paths = || vec(".*", 0..3);
     (
         root(),
         vec(mount(), 0..4),
         (vec(device(), 0..3), vec(interface(), 0..3)),
-        option::of(".*"),
+        (option::of(resolver()), option::of(".*"), option::of(".*")),
         vec((".*", ".*"), 0..3),
         (paths(), paths()),
         option::of(any::<u64>()),
@@ -222,7 +228,7 @@ fn start() -> impl Strategy<Value = Start> {
                 root,
                 mounts,
                 (devices, interfaces),
-                hostname,
+                (resolver, resolv_conf, hostname),
                 sysctls,
                 paths,
                 pids_limit,
@@ -232,6 +238,8 @@ fn start() -> impl Strategy<Value = Start> {
                 mounts,
                 devices,
                 interfaces,
+                resolver,
+                resolv_conf,
                 hostname,
                 sysctls,
                 masked_paths: paths.0,

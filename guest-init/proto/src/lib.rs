@@ -21,12 +21,13 @@
 //! it before anything else, so that two sides that differ say so ([`Error::Version`]).
 #![forbid(unsafe_code)]
 
+pub mod dns;
 mod frame;
 mod network;
 mod start;
 
 pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
-pub use network::{Address, Interface, MacAddress, Route};
+pub use network::{Address, Interface, MacAddress, Resolver, Route};
 pub use start::{
     Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
     Resource, Rlimit, Root, Start, User, WindowSize,
@@ -35,7 +36,7 @@ pub use start::{
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";

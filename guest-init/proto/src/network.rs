@@ -139,6 +139,17 @@ pub struct Route {
     pub mtu: u32,
 }
 
+/// Docker's resolver, which only the host can reach: init takes its place in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolver {
+    /// Where it listens, at port 53 over UDP and TCP.
+    pub address: IpAddr,
+    /// The servers that init asks itself, in this order, what Docker's resolver cannot answer.
+    #[serde(default)]
+    pub servers: Vec<IpAddr>,
+}
+
 /// `RT_TABLE_MAIN`.
 fn main_table() -> u32 {
     254

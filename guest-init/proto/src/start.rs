@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Interface;
+use crate::{Interface, Resolver};
 
 /// Everything that init needs to know to run one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,10 @@ pub struct Start {
     pub devices: Vec<Device>,
     /// Network interfaces beside the loopback one, set up before the command starts.
     pub interfaces: Vec<Interface>,
+    /// Whether init answers as Docker's resolver; its address has to be one of the guest's.
+    pub resolver: Option<Resolver>,
+    /// Contents of the file that is mounted, read-only, on /etc/resolv.conf; unset: no such mount.
+    pub resolv_conf: Option<String>,
     /// Name of the guest; unset, it keeps the kernel's default.
     pub hostname: Option<String>,
     /// Kernel settings, in this order: name (with dots or slashes, as sysctl(8) has it) and value. A

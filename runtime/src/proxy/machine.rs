@@ -1,7 +1,9 @@
 //! From a [`VmSpec`] to a machine.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use vmm::command::{Command, Forwarded, terminal};
 use vmm::config::Config;
@@ -14,8 +16,9 @@ use crate::network::Taken;
 const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
 
-/// The machine that runs a container's process, with its network.
-pub(crate) fn config(mut spec: VmSpec, network: Taken) -> Config {
+/// The machine that runs a container's process, with its network, and perhaps with a port for its
+/// DNS queries.
+pub(crate) fn config(mut spec: VmSpec, network: Taken, dns: Option<UnixStream>) -> Config {
     spec.start.interfaces = network.interfaces;
     // Before the container's own.
     spec.start.sysctls.splice(0..0, network.settings);
@@ -41,19 +44,23 @@ pub(crate) fn config(mut spec: VmSpec, network: Taken) -> Config {
         devices: std::iter::once(DeviceSpec::Fs(files))
             .chain(network.devices.into_iter().map(DeviceSpec::Net))
             .collect(),
-        command: Some(command(spec)),
+        command: Some(command(spec, dns)),
         trace: false,
     }
 }
 
 /// Every signal is the container's. The size that its terminal has by now counts, not the one in
 /// the configuration.
-fn command(spec: VmSpec) -> Command {
+fn command(spec: VmSpec, dns: Option<UnixStream>) -> Command {
     let mut start = spec.start;
     let size = &mut start.process.terminal;
     *size = size.map(|configured| terminal::window_size().unwrap_or(configured));
     Command {
         systemd: spec.systemd,
+        ports: dns
+            .map(|port| (DNS_PORT.to_owned(), port))
+            .into_iter()
+            .collect(),
         ..Command::new(start, Forwarded::All)
     }
 }

@@ -5,13 +5,14 @@
 //! container's; its exit code is that of the container's process in the guest.
 
 mod confinement;
+mod dns;
 mod machine;
 mod network;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use runtime::vmspec::{self, VmSpec};
 use vmm::log;
 use vmm::program::CONTAINER;
@@ -26,11 +27,15 @@ fn main() -> ExitCode {
 fn run() -> Result<Verdict> {
     // To stderr, which is the container's: nothing but errors, unless RUNQ_LOG asks for more.
     log::start(log::Level::ERROR);
-    let spec = VmSpec::load(Path::new(vmspec::PATH))?;
+    let mut spec = VmSpec::load(Path::new(vmspec::PATH))?;
     // What runc took, which this process was before.
     milestone("monitor started");
+    let (relay, port) = dns::prepare(&mut spec)?.unzip();
     let network = network::take(spec.cpus)?;
-    let vm = Vm::new(machine::config(spec, network))?;
+    let vm = Vm::new(machine::config(spec, network, port))?;
+    relay
+        .map_or(Ok(()), dns::Relay::start)
+        .context("DNS relay")?;
     confinement::enter(&vm)?;
     Ok(Verdict::of(&vm.run()?))
 }

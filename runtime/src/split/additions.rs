@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{BundleFile, clean};
 use crate::host::Host;
-use crate::options::{Dns, Options};
+use crate::options::Options;
 use oci_spec::runtime::{Process, Spec};
 
 /// The options that Docker gives a tmpfs which has none.
@@ -33,11 +33,9 @@ pub(super) fn add(config: &Value, spec: &Spec, options: &Options, host: &Host) -
     for path in &options.tmpfs {
         add_tmpfs(&mut mounts, path);
     }
-    if let Some(dns) = &options.dns {
-        let file = resolv_conf(dns);
+    if options.dns.is_some() {
+        // Init makes another one.
         mounts.retain(|mount| destination(mount) != RESOLV_CONF);
-        mounts.push(bind(&file, RESOLV_CONF, host));
-        files.push(file);
     }
     if let Some(process) = spec.process().as_ref().filter(|_| options.environment_file) {
         let file = environment(process);
@@ -78,26 +76,6 @@ fn bind(file: &BundleFile, destination: &str, host: &Host) -> Value {
         "source": host.resolve(file.name),
         "options": ["bind", "ro"],
     })
-}
-
-/// resolv.conf(5).
-fn resolv_conf(dns: &Dns) -> BundleFile {
-    let mut contents = String::new();
-    for server in &dns.servers {
-        // Writing to a String cannot fail.
-        let _ = writeln!(contents, "nameserver {server}");
-    }
-    for (keyword, words) in [("search", &dns.search), ("options", &dns.options)] {
-        if !words.is_empty() {
-            let _ = writeln!(contents, "{keyword} {}", words.join(" "));
-        }
-    }
-    BundleFile {
-        name: "resolv.conf",
-        contents,
-        mode: 0o444,
-        owner: (0, 0),
-    }
 }
 
 /// The container's environment for a shell to read. Variables whose names no shell knows are left

@@ -58,6 +58,7 @@ pub(super) fn vm_spec(
         memory_mib: sizes.memory_mib,
         cpu_features: options.cpu_features.clone(),
         systemd: options.systemd,
+        dns: options.dns.clone(),
         start,
     })
 }
@@ -89,6 +90,8 @@ fn start(spec: &Spec, options: &Options) -> Result<Start> {
         devices: devices(linux).context("linux.devices")?,
         // The monitor finds them in its namespace.
         interfaces: Vec::new(),
+        resolver: None,
+        resolv_conf: None,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         sysctls: sysctls(spec, linux),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),

@@ -13,6 +13,7 @@ mod systemd;
 pub mod terminal;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -47,6 +48,8 @@ pub struct Command {
     pub systemd: bool,
     /// How long init may stay silent before one line on standard error tells of it.
     pub patience: Duration,
+    /// Further ports by name, both ways; the other ends are the caller's.
+    pub ports: Vec<(String, UnixStream)>,
 }
 
 impl Command {
@@ -57,6 +60,7 @@ impl Command {
             signals,
             systemd: false,
             patience: PATIENCE,
+            ports: Vec::new(),
         }
     }
 
@@ -99,7 +103,7 @@ pub(crate) fn connect(config: &Config, stopper: Stopper) -> Result<(Control, Opt
     let terminal = command.start.process.terminal.is_some();
     let (session, port) =
         Session::new(command.start.clone(), command.systemd).context("control port")?;
-    let ports = ports::command_ports(port, terminal)?;
+    let ports = ports::command_ports(port, &command.ports, terminal)?;
     let (device, size) = ports::console(config, ports)?.unzip();
     let timer = command.hello_timer(config.program).context("timer")?;
     let control = Control::new(Some(session), Some(timer), signals, size, stopper);

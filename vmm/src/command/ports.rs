@@ -13,28 +13,36 @@ use devices::stream::{Input, Output};
 use super::terminal;
 use crate::config::Config;
 
-/// The ports that init knows by name: `control`, and this process's standard streams. A terminal
-/// has no standard error of its own.
+/// The ports that init knows by name: `control`, this process's standard streams, and `others`. A
+/// terminal has no standard error of its own.
 ///
 /// # Errors
 /// When a stream cannot be duplicated, or is of a kind that cannot be waited for.
-pub(super) fn command_ports(control: UnixStream, terminal: bool) -> Result<Vec<NamedPort>> {
+pub(super) fn command_ports(
+    control: UnixStream,
+    others: &[(String, UnixStream)],
+    terminal: bool,
+) -> Result<Vec<NamedPort>> {
     let named = |name: &str, input, output| NamedPort {
         name: name.to_owned(),
         streams: Streams { input, output },
     };
-    let control_out = control.try_clone().context("control port")?;
+    let both_ways = |name: &str, stream: &UnixStream| -> Result<_> {
+        let (input, output) = (stream.try_clone()?, stream.try_clone()?);
+        let input = Input::new(OwnedFd::from(input))?;
+        let output = Output::new(OwnedFd::from(output))?;
+        Ok(named(name, Some(input), Some(output)))
+    };
     let mut ports = vec![
-        named(
-            proto::CONTROL_PORT,
-            Some(Input::new(OwnedFd::from(control))?),
-            Some(Output::new(OwnedFd::from(control_out))?),
-        ),
+        both_ways(proto::CONTROL_PORT, &control).context("control port")?,
         named(proto::STDIN_PORT, Some(stdin()?), None),
         named(proto::STDOUT_PORT, None, Some(stdout()?)),
     ];
     if !terminal {
         ports.push(named(proto::STDERR_PORT, None, Some(stderr()?)));
+    }
+    for (name, stream) in others {
+        ports.push(both_ways(name, stream).with_context(|| format!("port {name}"))?);
     }
     Ok(ports)
 }
