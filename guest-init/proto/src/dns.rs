@@ -1,8 +1,8 @@
 //! Name resolution: the messages by which init asks the resolver of the container's network, and
 //! what both sides look at in the DNS messages that they carry (RFC 1035).
 //!
-//! They travel over the virtio port [`DNS_PORT`], one a frame. A query has an answer at most, in any
-//! order; one without an answer is to be given up after [`PATIENCE`].
+//! They travel over the virtio port [`DNS_PORT`], one a frame. Answers come in any order, or not at
+//! all: a query is given up after [`PATIENCE`].
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -13,6 +13,7 @@ mod external;
 mod relay;
 mod room;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -106,10 +107,7 @@ impl Shared {
     }
 
     /// More queries than there may be are dropped: the client asks again.
-    fn serve_datagrams(
-        self: &Arc<Self>,
-        socket: &Arc<UdpSocket>,
-    ) -> io::Result<std::convert::Infallible> {
+    fn serve_datagrams(self: &Arc<Self>, socket: &Arc<UdpSocket>) -> io::Result<Infallible> {
         let mut buffer = vec![0; MAX_MESSAGE];
         loop {
             let (length, client) = socket.recv_from(&mut buffer)?;
@@ -138,10 +136,7 @@ impl Shared {
     }
 
     /// More connections than there may be are closed.
-    fn serve_connections(
-        self: &Arc<Self>,
-        listener: &TcpListener,
-    ) -> io::Result<std::convert::Infallible> {
+    fn serve_connections(self: &Arc<Self>, listener: &TcpListener) -> io::Result<Infallible> {
         loop {
             let (connection, _) = match listener.accept() {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,

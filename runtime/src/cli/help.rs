@@ -16,7 +16,7 @@ Options, for all containers; the variable in a container's environment comes bef
   --cpu N             RUNQ_CPU            virtual CPUs, beside those of --cpus [default: 1]
   --mem MIB           RUNQ_MEM            guest memory, beside that of --memory [default: 256]
   --cpuargs LIST      RUNQ_CPUARGS        CPU features: host,-avx2,pcid=off,+x2apic [default: host]
-  --dns A,B           RUNQ_DNS            name servers; unset, resolv.conf is Docker's
+  --dns A,B           RUNQ_DNS            name servers, by address or as containers
   --dns-search A,B    RUNQ_DNS_SEARCH     search list of resolv.conf
   --dns-opts A,B      RUNQ_DNS_OPTS       options of resolv.conf
   --dns-preserve      RUNQ_DNS_PRESERVE   leave resolv.conf as Docker made it

@@ -104,3 +104,19 @@ fn stderr() -> Result<Output> {
 fn output(stream: impl AsFd) -> io::Result<Output> {
     Output::new(stream.as_fd().try_clone_to_owned()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_ports_go_both_ways() {
+        let (control, other) = UnixStream::pair().unwrap();
+        let ports = command_ports(control, &[("other".into(), other)], true).unwrap();
+        let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+        let [control, stdin, stdout] = [proto::CONTROL_PORT, proto::STDIN_PORT, proto::STDOUT_PORT];
+        assert_eq!(names, [control, stdin, stdout, "other"]);
+        let streams = &ports[3].streams;
+        assert!(streams.input.is_some() && streams.output.is_some());
+    }
+}
