@@ -95,6 +95,7 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     console::debug(format_args!("{start:?}"));
     mounts::devpts()?;
     let (stdio, command_end) = Stdio::open(start.process.terminal)?;
+    network::set_up(&start.interfaces)?;
     let dns = start.resolver.as_ref().map(Dns::open).transpose()?;
     // The command is forked before there is a second thread.
     let pid = process::start(&start, command_end)?;

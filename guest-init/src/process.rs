@@ -18,7 +18,7 @@ use proto::{Process, Start};
 use crate::failure::Failure;
 use crate::stdio::CommandEnd;
 use crate::syscalls::Execution;
-use crate::{cgroup, limits, lookup, network, passwd, rights, root, syscalls, sysctl};
+use crate::{cgroup, limits, lookup, passwd, rights, root, syscalls, sysctl};
 
 /// Bytes of a failure's message that are told.
 const MAX_MESSAGE: u64 = 4096;
@@ -105,8 +105,6 @@ fn isolate(start: &Start) -> Result<()> {
     if let Some(name) = &start.hostname {
         sethostname(name).with_context(|| format!("set the host name {name}"))?;
     }
-    // Some settings are an interface's.
-    network::set_up(&start.interfaces)?;
     sysctl::write(&start.sysctls)
 }
 
