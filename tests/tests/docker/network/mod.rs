@@ -2,8 +2,11 @@
 
 mod addresses;
 mod both_ways;
+mod compose;
+mod left_behind;
 mod macvlan;
 mod names;
+mod podman;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
