@@ -50,7 +50,7 @@ fn all_reach_each_other() {
     }
     let netcheck = payload("netcheck").unwrap();
     let published = format!(
-        "{0} tcp 127.0.0.1:18080 64 64; {0} udp 127.0.0.1:18080; ping -c 1 {1} >/dev/null",
+        "{0} tcp 127.0.0.1:18080 64 64; {0} udp 127.0.0.1:18080; busybox ping -c 1 {1} >/dev/null",
         netcheck.display(),
         ours.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
             .unwrap()
