@@ -24,10 +24,12 @@
 pub mod dns;
 mod frame;
 mod network;
+mod plug;
 mod start;
 
 pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
 pub use network::{Address, Interface, MacAddress, Resolver, Route};
+pub use plug::Plug;
 pub use start::{
     Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
     Resource, Rlimit, Root, Start, User, WindowSize,
