@@ -38,6 +38,8 @@ enum Verb {
         #[arg(default_value_t = 1000)]
         bytes: usize,
     },
+    /// Answer each DNS query at this address with 192.0.2.7, for ever; says `ready`
+    NameServer { address: String },
     /// Count requests and answers of one byte by TCP, for so many milliseconds
     Ping { address: String, milliseconds: u64 },
 }
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             receive,
         } => tcp(&address, send << 20, receive << 20),
         Verb::Udp { address, bytes } => udp(&address, bytes),
+        Verb::NameServer { address } => name_server(&address),
         Verb::Ping {
             address,
             milliseconds,
@@ -175,6 +178,31 @@ fn connect(address: &str) -> Result<(TcpStream, SocketAddr)> {
         TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
     let peer = connection.peer_addr()?;
     Ok((connection, peer))
+}
+
+/// An answer is the query, with an answer behind the question (RFC 1035, 4.1).
+fn name_server(address: &str) -> Result<()> {
+    let socket = UdpSocket::bind(address).with_context(|| address.to_owned())?;
+    println!("ready");
+    let mut buffer = [0; 512];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        let Some(query) = buffer.get(..length).filter(|query| query.len() > 16) else {
+            continue;
+        };
+        // The question is a name, which ends with an empty label, a type and a class.
+        let name = query[12..].iter().position(|&byte| byte == 0).unwrap_or(0);
+        let end = (12 + name + 5).min(length);
+        let is_a = query.get(end - 4..end) == Some(&[0, 1, 0, 1]);
+        let mut answer = query[..end].to_vec();
+        answer[2..4].copy_from_slice(&[0x81, 0x80]);
+        answer[4..12].copy_from_slice(&[0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+        if is_a {
+            // The name of the question, A, IN, for no time, 4 bytes.
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 7]);
+        }
+        socket.send_to(&answer, from)?;
+    }
 }
 
 fn udp(address: &str, bytes: usize) -> Result<()> {

@@ -10,6 +10,7 @@ mod container;
 mod endings;
 mod environment;
 mod kernels;
+mod network;
 mod observation;
 mod processor;
 mod refusals;
