@@ -64,6 +64,35 @@ fn what_is_missing_on_the_host_is_named() {
     assert_eq!(healthy.code(), Some(0), "{healthy:?}");
 }
 
+/// What a container's network is made of.
+#[test]
+#[ignore = "needs Docker: make test"]
+fn a_kernel_without_macvtap_is_told_what_to_do() {
+    tests::docker::install().unwrap();
+    let module = script("modinfo -n macvtap").unwrap();
+    without(&module, || {
+        script("rmmod macvtap").unwrap();
+        refused(
+            &[],
+            &[
+                "network interface eth0",
+                "modprobe macvtap",
+                "not supported",
+            ],
+        );
+        let check = script(&format!("{ROOT}/runq check")).unwrap();
+        let row = check.lines().find(|row| row.starts_with("macvtap"));
+        assert!(row.unwrap().contains("missing"), "{check}");
+        let offline = Container::new().unwrap();
+        let done = offline.shell(&["--rm", "--network", "none"], "true");
+        assert_eq!(done.unwrap().code(), Some(0));
+    });
+    // The runtime loads it itself.
+    let healthy = Container::new().unwrap();
+    let done = healthy.shell(&["--rm"], "ip addr show eth0").unwrap();
+    assert_eq!(done.code(), Some(0), "{done:?}");
+}
+
 #[test]
 #[ignore = "needs Docker: make test"]
 fn an_image_without_the_command_says_which() {
