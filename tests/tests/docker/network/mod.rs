@@ -3,6 +3,7 @@
 mod addresses;
 mod both_ways;
 mod compose;
+mod connect;
 mod left_behind;
 mod macvlan;
 mod names;
