@@ -12,16 +12,19 @@ use proto::{Interface, MacAddress};
 use runtime::vmspec;
 use vmm::network::{self, MAX_QUEUE_PAIRS, Tap, net};
 
+use super::routes;
+
 /// Where the macvtap's node is for a moment, in the container's own /dev.
 const NODE: &str = "/dev/macvtap";
 
-/// Puts a macvtap in bridge mode on `link`, which gives up its addresses for it.
+/// Puts a macvtap in bridge mode on `link`, which gives up its addresses for it, but not its routes.
 pub(super) fn add(
     netlink: &mut Netlink,
     link: &Link,
     interface: &Interface,
     cpus: u32,
 ) -> Result<net::Config> {
+    routes::keep(netlink, link.index, interface)?;
     for address in &interface.addresses {
         match netlink.delete_address(link.index, address) {
             // With the first address of a network go the others of it.
