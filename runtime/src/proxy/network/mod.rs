@@ -107,7 +107,7 @@ pub(crate) fn take_one(
 
 /// Docker's resolver sends the queries that it cannot answer from this namespace. By the routes that
 /// stay it would wait for answers that never come: so it fails at once, and init asks the servers.
-fn block_dns(netlink: &mut Netlink) {
+pub(crate) fn block_dns(netlink: &mut Netlink) {
     if let Err(error) = netlink.block_port(AFTER_LOCAL, DNS) {
         warn!("names outside of the container's networks may be slow: {error}");
     }

@@ -62,11 +62,15 @@ pub(super) fn confine(socket: OwnedFd) -> Result<BorrowedFd<'static>> {
     dup2_stdin(socket)?;
     system::close_from(3).context("close the container's files")?;
     drop_privileges().context("give up capabilities")?;
+    restrict_calls().context("give up system calls")?;
+    Ok(stdin())
+}
+
+/// Leaves the calling thread only the system calls that watching takes.
+pub(super) fn restrict_calls() -> io::Result<()> {
     Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
         .with_requests(net::OPEN_REQUESTS)?
         .restrict_thread()
-        .context("give up system calls")?;
-    Ok(stdin())
 }
 
 fn drop_privileges() -> io::Result<()> {
