@@ -54,7 +54,6 @@ pub(crate) fn start(taken: &Taken, cpus: u32) -> Result<Option<OwnedFd>> {
         if let Err(error) = ended {
             error!("networks are not connected any more: {error:#}");
         }
-        1
     })?;
     Ok(Some(monitors))
 }

@@ -36,13 +36,14 @@ const CALLS: [libc::c_long; 15] = [
     libc::SYS_unlinkat,
 ];
 
-/// Runs `child` in a process of its own, which does not outlive this one.
+/// Runs `child` in a process of its own. To be called before there is another thread.
 ///
 /// # Errors
 /// fork(2)'s.
-pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<()> {
+pub(super) fn fork(child: impl FnOnce()) -> io::Result<()> {
     if system::fork()? {
-        std::process::exit(child());
+        child();
+        std::process::exit(0);
     }
     Ok(())
 }
