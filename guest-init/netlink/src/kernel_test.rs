@@ -330,3 +330,85 @@ fn a_list_is_longer_than_a_buffer() {
         assert_eq!(ours.count(), many as usize);
     });
 }
+
+#[test]
+fn routes_are_deleted_without_who_made_them() {
+    with_eth0(|mut netlink, index| {
+        netlink.add_address(index, &address("10.1.0.2/16")).unwrap();
+        let mut default = route("0.0.0.0/0", Some("10.1.0.1"));
+        netlink.add_route(index, &default).unwrap();
+        // As dockerd asks for it.
+        default.protocol = 0;
+        netlink.delete_route(index, &default).unwrap();
+        let routes = netlink.routes().unwrap();
+        assert!(routes.iter().all(|(_, route)| route.destination.1 != 0));
+        let error = netlink.delete_route(index, &default).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ESRCH));
+        let text = error.to_string();
+        let expected = "delete route default via 10.1.0.1: No such process";
+        assert!(text.starts_with(expected), "{text}");
+    });
+}
+
+#[test]
+fn a_port_of_others_is_blocked() {
+    with_eth0(|mut netlink, index| {
+        netlink.set_link(1, &up()).unwrap();
+        netlink.add_address(index, &address("10.1.0.2/16")).unwrap();
+        let connect = |to: &str| {
+            let local = if to.starts_with('[') {
+                "[::]:0"
+            } else {
+                "0.0.0.0:0"
+            };
+            let socket = std::net::UdpSocket::bind(local)?;
+            socket.connect(to)
+        };
+        let mut others = vec!["10.1.0.1:53"];
+        if has_ipv6() {
+            netlink.add_address(index, &address("fd00::2/64")).unwrap();
+            others.push("[fd00::1]:53");
+        }
+        others.iter().for_each(|to| connect(to).unwrap());
+        netlink.block_port(1, 53).unwrap();
+        for to in others {
+            let error = connect(to).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH), "{to}");
+            let error = std::net::TcpStream::connect(to).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH), "{to}");
+        }
+        for to in ["10.1.0.1:54", "10.1.0.2:53", "127.0.0.11:53"] {
+            connect(to).unwrap();
+        }
+        let error = netlink.block_port(1, 53).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EEXIST));
+    });
+}
+
+#[test]
+fn events_wake_whoever_waits() {
+    with_eth0(|mut netlink, index| {
+        let mut events = Events::open().unwrap();
+        netlink.add_address(index, &address("10.1.0.2/16")).unwrap();
+        events.wait().unwrap();
+        // More than the socket has room for.
+        for number in 0..20_000_u32 {
+            let route = Route {
+                destination: (std::net::Ipv4Addr::from(0x0b00_0000 + number).into(), 32),
+                ..route("11.0.0.0/32", Some("10.1.0.1"))
+            };
+            netlink.add_route(index, &route).unwrap();
+        }
+        events.wait().unwrap();
+        netlink
+            .set_link(
+                index,
+                &LinkChange {
+                    up: Some(false),
+                    ..LinkChange::default()
+                },
+            )
+            .unwrap();
+        events.wait().unwrap();
+    });
+}

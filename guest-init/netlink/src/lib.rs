@@ -6,17 +6,20 @@
 
 mod address;
 mod error;
+mod events;
 mod link;
 mod route;
+mod rule;
 mod socket;
 
 use std::io;
 
 use libc::{
-    RTM_DELADDR, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
-    RTM_NEWROUTE, RTM_SETLINK,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR,
+    RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK,
 };
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkHeader;
 use netlink_packet_route::route::RouteMessage;
@@ -24,10 +27,15 @@ use nix::errno::Errno;
 use proto::{Address, MacAddress, Route};
 
 pub use error::Error;
+pub use events::Events;
 pub use link::{Link, LinkChange};
 
 use error::Reason;
 use socket::Socket;
+
+/// Protocols over IP, as rules have them.
+const IPPROTO_TCP: u8 = libc::IPPROTO_TCP as u8;
+const IPPROTO_UDP: u8 = libc::IPPROTO_UDP as u8;
 
 /// What comes of a request.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -130,6 +138,39 @@ impl Netlink {
         self.socket
             .request(RTM_NEWROUTE, flags, &message)
             .map_err(|reason| reason.of(format_args!("add route {}", route::describe(route))))
+    }
+
+    /// Deletes the route that is as this one in all that it says.
+    ///
+    /// # Errors
+    /// The kernel's: ESRCH if it is not there.
+    pub fn delete_route(&mut self, index: u32, route: &Route) -> Result<()> {
+        let message = route::message(index, route);
+        self.socket
+            .request(RTM_DELROUTE, 0, &message)
+            .map_err(|reason| reason.of(format_args!("delete route {}", route::describe(route))))
+    }
+
+    /// Has whoever sends to `port` over UDP or TCP, IPv4 or IPv6, fail with ENETUNREACH at once,
+    /// unless a rule that comes before `priority` leads somewhere: 0 is for this machine's own
+    /// addresses.
+    ///
+    /// # Errors
+    /// The kernel's: EOPNOTSUPP if it has no rules, EEXIST.
+    pub fn block_port(&mut self, priority: u32, port: u16) -> Result<()> {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            for protocol in [IPPROTO_UDP, IPPROTO_TCP] {
+                let message = rule::unreachable(family, priority, protocol, port);
+                let flags = NLM_F_CREATE | NLM_F_EXCL;
+                match self.socket.request(RTM_NEWRULE, flags, &message) {
+                    // Without IPv6 nothing can be sent over it.
+                    Err(reason) if reason.errno == Some(Errno::EAFNOSUPPORT) => {}
+                    result => result
+                        .map_err(|reason| reason.of(format_args!("add a rule for port {port}")))?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Changes an interface, in the order of [`LinkChange`]'s fields; a failure leaves the rest.

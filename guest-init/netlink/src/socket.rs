@@ -41,8 +41,7 @@ struct Answer {
 
 impl Socket {
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
-        socket.connect(&SocketAddr::new(0, 0))?;
+        let socket = Self::connected()?;
         // Errors are explained, and do not repeat the request; without (before Linux 4.12) they are
         // numbers.
         let _ = socket.set_cap_ack(true);
@@ -52,6 +51,13 @@ impl Socket {
             sequence: 0,
             buffer: Vec::with_capacity(BUFFER),
         })
+    }
+
+    /// A socket that only the kernel writes to.
+    pub(crate) fn connected() -> io::Result<netlink_sys::Socket> {
+        let socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(socket)
     }
 
     /// Asks for something to be done.
@@ -196,7 +202,7 @@ fn explanation(attributes: &[u8]) -> Option<String> {
 }
 
 /// A signal is no reason to give up.
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,5 +1,6 @@
 //! From a [`VmSpec`] to a machine.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -17,8 +18,15 @@ const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
 
 /// The machine that runs a container's process, with its network, and perhaps with a port for its
-/// DNS queries.
-pub(crate) fn config(mut spec: VmSpec, network: Taken, dns: Option<UnixStream>) -> Config {
+/// DNS queries, and with what comes of its network while it runs.
+pub(crate) fn config(
+    mut spec: VmSpec,
+    network: Taken,
+    dns: Option<UnixStream>,
+    plugs: Option<OwnedFd>,
+) -> Config {
+    // TO MERGE: `plugs` becomes a field of the configuration. Until then it stays open.
+    std::mem::forget(plugs);
     spec.start.interfaces = network.interfaces;
     // Before the container's own.
     spec.start.sysctls.splice(0..0, network.settings);

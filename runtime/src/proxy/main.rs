@@ -8,6 +8,7 @@ mod confinement;
 mod dns;
 mod machine;
 mod network;
+mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +33,8 @@ fn run() -> Result<Verdict> {
     milestone("monitor started");
     let (relay, port) = dns::prepare(&mut spec)?.unzip();
     let network = network::take(spec.cpus)?;
-    let vm = Vm::new(machine::config(spec, network, port))?;
+    let plugs = watch::start(&network, spec.cpus).context("watch the network")?;
+    let vm = Vm::new(machine::config(spec, network, port, plugs))?;
     relay
         .map_or(Ok(()), dns::Relay::start)
         .context("DNS relay")?;

@@ -37,7 +37,7 @@ use user::UserNet;
 
 #[cfg(any(test, feature = "testing"))]
 pub use tap::Requests;
-pub use tap::Tap;
+pub use tap::{OPEN_REQUESTS, Tap};
 
 /// The device's kind.
 pub const KIND: DeviceKind = DeviceKind {

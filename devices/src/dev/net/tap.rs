@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 #[cfg(any(test, feature = "testing"))]
@@ -24,6 +24,15 @@ pub(super) const SET_QUEUE: u64 = request(217);
 const SET_INTERFACE: u64 = request(202);
 const SET_HEADER_SIZE: u64 = request(216);
 const SET_LITTLE_ENDIAN: u64 = request(220);
+
+/// What opening a tap takes, for whoever has a filter.
+pub const OPEN_REQUESTS: &[u64] = &[
+    SET_INTERFACE,
+    SET_HEADER_SIZE,
+    SET_LITTLE_ENDIAN,
+    SET_OFFLOAD,
+    SET_QUEUE,
+];
 
 /// All of them claim to read an `int`, whatever they read. Those of libc have a type that differs
 /// between C libraries.
@@ -211,6 +220,12 @@ impl Tap {
 impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -7,21 +7,26 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use netlink::{Link, LinkChange, Netlink};
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::{Interface, MacAddress};
 use runtime::vmspec;
 use vmm::network::{self, MAX_QUEUE_PAIRS, Tap, net};
 
+use super::routes;
+
 /// Where the macvtap's node is for a moment, in the container's own /dev.
 const NODE: &str = "/dev/macvtap";
 
-/// Puts a macvtap in bridge mode on `link`, which gives up its addresses for it.
+/// Puts a macvtap in bridge mode on `link`, which gives up its addresses for it, but not its routes.
 pub(super) fn add(
     netlink: &mut Netlink,
     link: &Link,
     interface: &Interface,
     cpus: u32,
 ) -> Result<net::Config> {
+    routes::keep(netlink, link.index, interface)?;
     for address in &interface.addresses {
         match netlink.delete_address(link.index, address) {
             // With the first address of a network go the others of it.
@@ -92,9 +97,11 @@ fn open(macvtap: &str, pairs: u16) -> Result<Vec<Tap>> {
     let (major, minor) = numbers(macvtap)?;
     let node = Path::new(NODE);
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    mknod(node, SFlag::S_IFCHR, mode, makedev(major, minor)).context("make its device node")?;
+    let number = makedev(major, minor);
+    // As on any architecture, for filters: not all have mknod(2) and unlink(2).
+    mknodat(AT_FDCWD, node, SFlag::S_IFCHR, mode, number).context("make its device node")?;
     let opened = Tap::macvtap(node, pairs);
-    fs::remove_file(node).context("remove its device node")?;
+    unlinkat(AT_FDCWD, node, UnlinkatFlags::NoRemoveDir).context("remove its device node")?;
     opened.with_context(|| format!("open its device {major}:{minor}"))
 }
 

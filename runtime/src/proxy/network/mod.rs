@@ -6,16 +6,21 @@
 //! ```
 //!
 //! `eth0` itself stays, without addresses and with another MAC address, because a macvtap lies on it.
-//! All of it goes with the namespace.
+//! So do its routes, for Docker, which looks at them when it changes the default one. All of it goes
+//! with the namespace.
 
 mod macvtap;
+mod routes;
 
 use std::fs;
 
 use anyhow::{Context, Result, bail};
 use netlink::{Link, Netlink};
 use proto::{Address, Interface, Route};
+use tracing::warn;
 use vmm::network::net;
+
+pub(crate) use routes::KEPT;
 
 /// What a macvtap cannot lie on, as the kernel calls it.
 const NO_ETHERNET: [&str; 5] = ["ipvlan", "ipvtap", "macvtap", "tun", "wireguard"];
@@ -23,11 +28,19 @@ const NO_ETHERNET: [&str; 5] = ["ipvlan", "ipvtap", "macvtap", "tun", "wireguard
 /// A setting that a new namespace has from the host, and thus every container: Docker switches it on.
 const FORWARDING: &str = "net.ipv4.ip_forward";
 
+/// The port of DNS (RFC 1035, 4.2).
+const DNS: u16 = 53;
+
+/// Where a rule comes right after the one for the `local` table (`FR_ACT_TO_TBL` of priority 0).
+const AFTER_LOCAL: u32 = 1;
+
 /// The container's network: what init is told of it, and the interfaces' devices.
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) interfaces: Vec<Interface>,
+    /// The interfaces' numbers in the namespace.
+    pub(crate) indexes: Vec<u32>,
     pub(crate) devices: Vec<net::Config>,
 }
 
@@ -38,7 +51,9 @@ pub(crate) struct Taken {
 /// Names the interface and what to do.
 pub(crate) fn take(cpus: u32) -> Result<Taken> {
     let mut netlink = Netlink::open().context("rtnetlink socket")?;
-    let links = usable(netlink.links()?)?;
+    let links: Vec<_> = netlink.links()?.into_iter().filter(is_containers).collect();
+    // All, before the first is changed.
+    links.iter().try_for_each(check)?;
     let mut taken = Taken {
         settings: forwarding().into_iter().collect(),
         ..Taken::default()
@@ -50,11 +65,12 @@ pub(crate) fn take(cpus: u32) -> Result<Taken> {
     let (addresses, routes) = (netlink.addresses()?, netlink.routes()?);
     for link in links {
         let interface = describe(&link, &addresses, &routes);
-        let device = macvtap::add(&mut netlink, &link, &interface, cpus)
-            .with_context(|| format!("network interface {}", link.name))?;
+        let device = take_one(&mut netlink, &link, &interface, cpus)?;
+        taken.indexes.push(link.index);
         taken.interfaces.push(interface);
         taken.devices.push(device);
     }
+    block_dns(&mut netlink);
     if let Some(first) = taken.interfaces.first_mut() {
         let nowhere = routes.into_iter().filter(|(_, route)| leads_nowhere(route));
         first.routes.extend(nowhere.map(|(_, route)| route));
@@ -74,27 +90,52 @@ fn leads_nowhere(route: &Route) -> bool {
     route.kind >= 6
 }
 
-/// The interfaces that are the container's: every one that is up, but for the loopback.
-fn usable(links: Vec<Link>) -> Result<Vec<Link>> {
-    let links: Vec<_> = links
-        .into_iter()
-        .filter(|link| link.up && !link.loopback)
-        .collect();
-    for link in &links {
-        let kind = link.kind.as_deref().unwrap_or_default();
-        if NO_ETHERNET.contains(&kind) || link.mac.is_none() {
-            bail!(
-                "network interface {}: of kind {kind:?}, which is not supported: use a bridge or \
-                 macvlan network",
-                link.name
-            );
-        }
+/// Takes one interface, which becomes a device of the VM; the namespace keeps its routes.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) fn take_one(
+    netlink: &mut Netlink,
+    link: &Link,
+    interface: &Interface,
+    cpus: u32,
+) -> Result<net::Config> {
+    check(link)?;
+    macvtap::add(netlink, link, interface, cpus)
+        .with_context(|| format!("network interface {}", link.name))
+}
+
+/// Docker's resolver sends the queries that it cannot answer from this namespace. By the routes that
+/// stay it would wait for answers that never come: so it fails at once, and init asks the servers.
+pub(crate) fn block_dns(netlink: &mut Netlink) {
+    if let Err(error) = netlink.block_port(AFTER_LOCAL, DNS) {
+        warn!("names outside of the container's networks may be slow: {error}");
     }
-    Ok(links)
+}
+
+/// Whether an interface is the container's: every one that is up, but for the loopback.
+pub(crate) fn is_containers(link: &Link) -> bool {
+    link.up && !link.loopback
+}
+
+fn check(link: &Link) -> Result<()> {
+    let kind = link.kind.as_deref().unwrap_or_default();
+    if NO_ETHERNET.contains(&kind) || link.mac.is_none() {
+        bail!(
+            "network interface {}: of kind {kind:?}, which is not supported: use a bridge or \
+             macvlan network",
+            link.name
+        );
+    }
+    Ok(())
 }
 
 /// What the guest gets of an interface.
-fn describe(link: &Link, addresses: &[(u32, Address)], routes: &[(u32, Route)]) -> Interface {
+pub(crate) fn describe(
+    link: &Link,
+    addresses: &[(u32, Address)],
+    routes: &[(u32, Route)],
+) -> Interface {
     let addresses = addresses.iter().filter(|(index, _)| *index == link.index);
     let routes = routes.iter().filter(|(index, _)| *index == link.index);
     let routes = routes.filter(|(_, route)| !leads_nowhere(route));
@@ -135,23 +176,21 @@ mod tests {
         let mut lo = link(4, "");
         lo.loopback = true;
         links.push(lo);
-        let names: Vec<_> = usable(links)
-            .unwrap()
-            .into_iter()
-            .map(|link| link.name)
-            .collect();
+        links.retain(is_containers);
+        let names: Vec<_> = links.into_iter().map(|link| link.name).collect();
         assert_eq!(names, ["if1", "if2"]);
     }
 
     #[test]
     fn what_has_no_ethernet_is_refused_by_name() {
-        let error = usable(vec![link(2, "veth"), link(7, "ipvlan")]).unwrap_err();
+        check(&link(2, "veth")).unwrap();
+        let error = check(&link(7, "ipvlan")).unwrap_err();
         let expected =
             "network interface if7: of kind \"ipvlan\", which is not supported: use a bridge";
         assert!(error.to_string().starts_with(expected), "{error}");
         let mut tunnel = link(5, "gre");
         tunnel.mac = None;
-        assert!(usable(vec![tunnel]).is_err());
+        assert!(check(&tunnel).is_err());
     }
 
     #[test]
