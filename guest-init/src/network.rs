@@ -3,11 +3,11 @@
 //! Init and the command share one network namespace, the kernel's first.
 
 use anyhow::{Context, Result};
-use netlink::{Link, LinkChange, Netlink};
+use netlink::{Link, LinkChange, Netlink, PacketFilter};
 use nix::errno::Errno;
-use proto::{Address, Interface};
+use proto::{Address, Interface, PacketRule};
 
-use crate::sysctl;
+use crate::{console, sysctl};
 
 /// The loopback interface's number in every namespace, LOOPBACK_IFINDEX.
 const LOOPBACK: u32 = 1;
@@ -43,6 +43,23 @@ pub(crate) fn set_up(interfaces: &[Interface]) -> Result<()> {
         add_routes(&mut netlink, link.index, interface).with_context(|| of(interface))?;
     }
     Ok(())
+}
+
+/// Adds the packet filter's rules; whether there are any then. The command can do without them: what
+/// the kernel does not take is told on the console.
+pub(crate) fn filter(rules: &[PacketRule]) -> bool {
+    if rules.is_empty() {
+        return false;
+    }
+    let added = PacketFilter::open()
+        .context("open a netfilter socket")
+        .and_then(|mut filter| Ok(filter.add(rules)?));
+    if let Err(error) = &added {
+        console::line(format_args!(
+            "{error:#} (the kernel needs CONFIG_NF_TABLES, CONFIG_NFT_COMPAT and what the rules use)"
+        ));
+    }
+    added.is_ok()
 }
 
 /// Names the interface that an error is of.

@@ -20,6 +20,7 @@ const INITRD: &str = "/initrd";
 /// DNS queries.
 pub(crate) fn config(mut spec: VmSpec, network: Taken, dns: Option<UnixStream>) -> Config {
     spec.start.interfaces = network.interfaces;
+    spec.start.packet_rules = network.packet_rules;
     // Before the container's own.
     spec.start.sysctls.splice(0..0, network.settings);
     let files = fs::Config {
