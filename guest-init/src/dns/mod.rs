@@ -65,7 +65,7 @@ impl Dns {
     /// Listens, so that the command finds a resolver from its start on; `filtered`: there are packet
     /// rules that lead to it.
     pub(crate) fn open(resolver: &Resolver, filtered: bool) -> Result<Self> {
-        let [udp, tcp] = addresses(resolver, filtered);
+        let [udp, tcp] = places(resolver, filtered);
         let name = |at| format!("listen at {at} in the place of Docker's resolver");
         Ok(Self {
             datagrams: bind_datagrams(udp).with_context(|| name(udp))?,
@@ -212,7 +212,7 @@ fn bind_datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Where to listen, over UDP and TCP.
-fn addresses(resolver: &Resolver, filtered: bool) -> [SocketAddr; 2] {
+fn places(resolver: &Resolver, filtered: bool) -> [SocketAddr; 2] {
     let ports = resolver.ports.filter(|_| filtered).unwrap_or((PORT, PORT));
     [ports.0, ports.1].map(|port| SocketAddr::new(resolver.address, port))
 }
