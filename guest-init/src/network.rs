@@ -2,6 +2,8 @@
 //!
 //! Init and the command share one network namespace, the kernel's first.
 
+use std::fs;
+
 use anyhow::{Context, Result};
 use netlink::{Link, LinkChange, Netlink, PacketFilter};
 use nix::errno::Errno;
@@ -13,6 +15,12 @@ use crate::{console, sysctl};
 const LOOPBACK: u32 = 1;
 /// What a device is called whose name another one gets; the kernel puts a number there.
 const TEMPORARY_NAME: &str = "runq%d";
+
+/// Most connections that are tracked, as rules that translate addresses need: the kernel's own limit
+/// for a machine of 4 GiB. For a guest of 512 MiB it is 4096, which a busy server exceeds, and packets
+/// beyond it are dropped (nf_conntrack_init_start).
+const CONNECTIONS: &str = "262144";
+const CONNECTIONS_SETTING: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 /// Sets up the loopback interface and those that are listed, with their addresses and routes.
 ///
@@ -58,6 +66,12 @@ pub(crate) fn filter(rules: &[PacketRule]) -> bool {
         console::line(format_args!(
             "{error:#} (the kernel needs CONFIG_NF_TABLES, CONFIG_NFT_COMPAT and what the rules use)"
         ));
+    }
+    if added.is_ok()
+        && let Err(error) = fs::write(CONNECTIONS_SETTING, CONNECTIONS)
+    {
+        // A kernel without connection tracking has none to limit.
+        console::debug(format_args!("{CONNECTIONS_SETTING}: {error}"));
     }
     added.is_ok()
 }
