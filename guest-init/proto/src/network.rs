@@ -143,7 +143,7 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resolver {
-    /// Where it listens, at port 53 over UDP and TCP.
+    /// Where it is asked, at port 53 over UDP and TCP.
     pub address: IpAddr,
     /// The servers that init asks itself, in this order, what Docker's resolver cannot answer.
     #[serde(default)]

@@ -5,12 +5,13 @@ use tests::guest::payload;
 
 use super::{Network, run};
 
-/// Makes runq the runtime of what a service does not name one for, which is everything.
+/// Makes runq the runtime of what names none: a service cannot name one. A machine that is emulated and
+/// busy may be silent for longer than a swarm's nodes usually may.
 const SET_UP: &str = r#"
 json=$(jq '. + {"default-runtime": "runq"}' /etc/docker/daemon.json)
 echo "$json" >/etc/docker/daemon.json
 $RELOAD
-docker swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377 >/dev/null
+docker swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377 --dispatcher-heartbeat 60s >/dev/null
 docker network create -d overlay --attachable mesh >/dev/null
 "#;
 const TEAR_DOWN: &str = r#"
