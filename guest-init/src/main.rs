@@ -96,7 +96,11 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     mounts::devpts()?;
     let (stdio, command_end) = Stdio::open(start.process.terminal)?;
     network::set_up(&start.interfaces)?;
-    let dns = start.resolver.as_ref().map(Dns::open).transpose()?;
+    let filtered = network::filter(&start.packet_rules);
+    let resolver = start.resolver.as_ref();
+    let dns = resolver
+        .map(|resolver| Dns::open(resolver, filtered))
+        .transpose()?;
     // The command is forked before there is a second thread.
     let pid = process::start(&start, command_end)?;
     let command = Arc::new(Command::new(pid));

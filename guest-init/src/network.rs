@@ -2,17 +2,25 @@
 //!
 //! Init and the command share one network namespace, the kernel's first.
 
-use anyhow::{Context, Result};
-use netlink::{Link, LinkChange, Netlink};
-use nix::errno::Errno;
-use proto::{Address, Interface};
+use std::fs;
 
-use crate::sysctl;
+use anyhow::{Context, Result};
+use netlink::{Link, LinkChange, Netlink, PacketFilter};
+use nix::errno::Errno;
+use proto::{Address, Interface, PacketRule};
+
+use crate::{console, sysctl};
 
 /// The loopback interface's number in every namespace, LOOPBACK_IFINDEX.
 const LOOPBACK: u32 = 1;
 /// What a device is called whose name another one gets; the kernel puts a number there.
 const TEMPORARY_NAME: &str = "runq%d";
+
+/// Most connections that are tracked, as rules that translate addresses need: the kernel's own limit
+/// for a machine of 4 GiB. For a guest of 512 MiB it is 4096, which a busy server exceeds, and packets
+/// beyond it are dropped (nf_conntrack_init_start).
+const CONNECTIONS: &str = "262144";
+const CONNECTIONS_SETTING: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 /// Sets up the loopback interface and those that are listed, with their addresses and routes.
 ///
@@ -43,6 +51,29 @@ pub(crate) fn set_up(interfaces: &[Interface]) -> Result<()> {
         add_routes(&mut netlink, link.index, interface).with_context(|| of(interface))?;
     }
     Ok(())
+}
+
+/// Adds the packet filter's rules; whether there are any then. The command can do without them: what
+/// the kernel does not take is told on the console.
+pub(crate) fn filter(rules: &[PacketRule]) -> bool {
+    if rules.is_empty() {
+        return false;
+    }
+    let added = PacketFilter::open()
+        .context("open a netfilter socket")
+        .and_then(|mut filter| Ok(filter.add(rules)?));
+    if let Err(error) = &added {
+        console::line(format_args!(
+            "{error:#} (the kernel needs CONFIG_NF_TABLES, CONFIG_NFT_COMPAT and what the rules use)"
+        ));
+    }
+    if added.is_ok()
+        && let Err(error) = fs::write(CONNECTIONS_SETTING, CONNECTIONS)
+    {
+        // A kernel without connection tracking has none to limit.
+        console::debug(format_args!("{CONNECTIONS_SETTING}: {error}"));
+    }
+    added.is_ok()
 }
 
 /// Names the interface that an error is of.

@@ -311,3 +311,15 @@ fn a_failure_names_the_interface_and_what_was_tried() {
         );
     });
 }
+
+#[test]
+fn a_kernel_may_refuse_packet_rules() {
+    assert!(!filter(&[]));
+    // NFT_MSG_NEWTABLE without a name, which none accepts.
+    let nameless = PacketRule {
+        message: 0,
+        family: 2,
+        attributes: Vec::new(),
+    };
+    assert!(!filter(&[nameless]));
+}

@@ -69,6 +69,7 @@ pub fn resolver(text: &str) -> Option<Resolver> {
     servers.any(|server| server == RESOLVER).then(|| Resolver {
         address: RESOLVER,
         servers: external_servers(text),
+        ports: None,
     })
 }
 

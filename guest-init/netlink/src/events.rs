@@ -3,6 +3,7 @@
 use std::io;
 
 use libc::{RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::socket::{Socket, retry};
 
@@ -22,7 +23,7 @@ impl Events {
     /// # Errors
     /// socket(2)'s and setsockopt(2)'s.
     pub fn open() -> io::Result<Self> {
-        let socket = Socket::connected()?;
+        let socket = Socket::connected(NETLINK_ROUTE)?;
         for group in GROUPS {
             socket.add_membership(group)?;
         }

@@ -1,15 +1,17 @@
 //! Network interfaces, addresses and routes by rtnetlink(7): what the host's side takes from a
-//! container's namespace, and what the guest's side makes of it.
+//! container's namespace, and what the guest's side makes of it; and the packet filter's rules.
 //!
-//! [`Netlink`] is a socket in the network namespace of the thread that opens it, whichever thread
+//! [`Netlink`] and [`PacketFilter`] are a socket in the network namespace of the thread that opens it, whichever thread
 //! uses it then. What its messages mean is told by pure functions, one module for each kind.
 
 mod address;
 mod error;
 mod events;
+mod expression;
 mod link;
 mod route;
 mod rule;
+mod rules;
 mod socket;
 
 use std::io;
@@ -23,12 +25,14 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkHeader;
 use netlink_packet_route::route::RouteMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use proto::{Address, MacAddress, Route};
 
 pub use error::Error;
 pub use events::Events;
 pub use link::{Link, LinkChange};
+pub use rules::PacketFilter;
 
 use error::Reason;
 use socket::Socket;
@@ -53,7 +57,7 @@ impl Netlink {
     /// # Errors
     /// socket(2)'s: ENOSYS if the kernel has no network.
     pub fn open() -> io::Result<Self> {
-        let socket = Socket::open()?;
+        let socket = Socket::open(NETLINK_ROUTE)?;
         Ok(Self { socket })
     }
 

@@ -8,7 +8,6 @@ use netlink_packet_core::{
     NetlinkHeader, NlasIterator, parse_i32, parse_string,
 };
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::error::Reason;
@@ -31,6 +30,13 @@ pub(crate) struct Socket {
     buffer: Vec<u8>,
 }
 
+/// One of several requests; its body fills up to a multiple of NLMSG_ALIGNTO.
+pub(crate) struct Request<B> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) body: B,
+}
+
 /// How far an answer is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Answer {
@@ -40,8 +46,9 @@ struct Answer {
 }
 
 impl Socket {
-    pub(crate) fn open() -> io::Result<Self> {
-        let socket = Self::connected()?;
+    /// Opens one for a protocol of netlink(7), which is what the messages are about.
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let socket = Self::connected(protocol)?;
         // Errors are explained, and do not repeat the request; without (before Linux 4.12) they are
         // numbers.
         let _ = socket.set_cap_ack(true);
@@ -54,8 +61,8 @@ impl Socket {
     }
 
     /// A socket that only the kernel writes to.
-    pub(crate) fn connected() -> io::Result<netlink_sys::Socket> {
-        let socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+    pub(crate) fn connected(protocol: isize) -> io::Result<netlink_sys::Socket> {
+        let socket = netlink_sys::Socket::new(protocol)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(socket)
     }
@@ -98,6 +105,19 @@ impl Socket {
             Errno::EAGAIN,
             Some("it changes all the time"),
         ))
+    }
+
+    /// Asks for several things at once; one of the requests, at least, must ask for an answer.
+    pub(crate) fn batch(&mut self, requests: &[Request<impl Emitable>]) -> Result<(), Reason> {
+        // All with one number: the first answer to any of them counts.
+        self.sequence = self.sequence.wrapping_add(1);
+        let messages = requests.iter().map(|request| {
+            let flags = request.flags | NLM_F_REQUEST;
+            message(request.kind, flags, self.sequence, &request.body)
+        });
+        let datagram = messages.collect::<Vec<_>>().concat();
+        retry(|| self.socket.send(&datagram, 0))?;
+        self.answer(&mut |_| ()).map(drop)
     }
 
     fn send(&mut self, kind: u16, flags: u16, body: &impl Emitable) -> io::Result<()> {

@@ -1,4 +1,5 @@
 use netlink_packet_route::link::LinkHeader;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::*;
 
@@ -131,7 +132,7 @@ fn a_request_has_its_length_flags_and_number() {
 
 #[test]
 fn a_datagram_is_read_as_a_whole() {
-    let mut socket = Socket::open().unwrap();
+    let mut socket = Socket::open(NETLINK_ROUTE).unwrap();
     // As if all of them were larger than it.
     socket.buffer = Vec::new();
     let links = socket.dump(libc::RTM_GETLINK, &LinkHeader::default(), |payload| {

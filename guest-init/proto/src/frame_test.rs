@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Address, Capabilities, Device, FileSystem, FilterInstruction, Interface, MacAddress, Mount,
-    MountFlags, Mountable, Process, Resolver, Resource, Rlimit, Root, Route, Start, User,
-    WindowSize,
+    MountFlags, Mountable, PacketRule, Process, Resolver, Resource, Rlimit, Root, Route, Start,
+    User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -206,9 +206,24 @@ fn interface() -> impl Strategy<Value = Interface> {
     )
 }
 
+fn packet_rule() -> impl Strategy<Value = PacketRule> {
+    let attributes = vec(any::<u8>(), 0..40);
+    (any::<u8>(), any::<u8>(), attributes).prop_map(|(message, family, attributes)| PacketRule {
+        message,
+        family,
+        attributes,
+    })
+}
+
 fn resolver() -> impl Strategy<Value = Resolver> {
-    (any::<IpAddr>(), vec(any::<IpAddr>(), 0..4))
-        .prop_map(|(address, servers)| Resolver { address, servers })
+    let ports = option::of(any::<(u16, u16)>());
+    (any::<IpAddr>(), vec(any::<IpAddr>(), 0..4), ports).prop_map(|(address, servers, ports)| {
+        Resolver {
+            address,
+            servers,
+            ports,
+        }
+    })
 }
 
 fn start() -> impl Strategy<Value = Start> {
@@ -216,7 +231,11 @@ fn start() -> impl Strategy<Value = Start> {
     (
         root(),
         vec(mount(), 0..4),
-        (vec(device(), 0..3), vec(interface(), 0..3)),
+        (
+            vec(device(), 0..3),
+            vec(interface(), 0..3),
+            vec(packet_rule(), 0..3),
+        ),
         (option::of(resolver()), option::of(".*"), option::of(".*")),
         vec((".*", ".*"), 0..3),
         (paths(), paths()),
@@ -227,7 +246,7 @@ fn start() -> impl Strategy<Value = Start> {
             |(
                 root,
                 mounts,
-                (devices, interfaces),
+                (devices, interfaces, packet_rules),
                 (resolver, resolv_conf, hostname),
                 sysctls,
                 paths,
@@ -238,6 +257,7 @@ fn start() -> impl Strategy<Value = Start> {
                 mounts,
                 devices,
                 interfaces,
+                packet_rules,
                 resolver,
                 resolv_conf,
                 hostname,

@@ -28,7 +28,7 @@ mod plug;
 mod start;
 
 pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
-pub use network::{Address, Interface, MacAddress, Resolver, Route};
+pub use network::{Address, Interface, MacAddress, PacketRule, Resolver, Route};
 pub use plug::Plug;
 pub use start::{
     Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
@@ -38,7 +38,7 @@ pub use start::{
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";

@@ -143,11 +143,34 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resolver {
-    /// Where it listens, at port 53 over UDP and TCP.
+    /// Where it is asked, at port 53 over UDP and TCP.
     pub address: IpAddr,
     /// The servers that init asks itself, in this order, what Docker's resolver cannot answer.
     #[serde(default)]
     pub servers: Vec<IpAddr>,
+    /// The ports, UDP's and TCP's, that [`PacketRule`]s lead those to who ask at port 53; none:
+    /// there are no such rules.
+    #[serde(default)]
+    pub ports: Option<(u16, u16)>,
+}
+
+/// A table, a chain or a rule of the packet filter, in the words of linux/netfilter/nf_tables.h.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketRule {
+    /// The message that makes it: `NFT_MSG_NEWTABLE`, `NFT_MSG_NEWCHAIN` or `NFT_MSG_NEWRULE`.
+    pub message: u8,
+    /// What packets it is for: `NFPROTO_INET`, `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    pub family: u8,
+    /// The message's attributes.
+    pub attributes: Vec<u8>,
+}
+
+impl fmt::Debug for PacketRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (message, family, bytes) = (self.message, self.family, self.attributes.len());
+        write!(f, "PacketRule({message} for {family}, {bytes} bytes)")
+    }
 }
 
 /// `RT_TABLE_MAIN`.

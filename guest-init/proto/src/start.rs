@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Interface, Resolver};
+use crate::{Interface, PacketRule, Resolver};
 
 /// Everything that init needs to know to run one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Start {
     pub devices: Vec<Device>,
     /// Network interfaces beside the loopback one, set up before the command starts.
     pub interfaces: Vec<Interface>,
+    /// The packet filter's rules, in an order in which each can be added. A kernel that does not take
+    /// all of them gets none, and the command starts nevertheless.
+    pub packet_rules: Vec<PacketRule>,
     /// Whether init answers as Docker's resolver; its address has to be one of the guest's.
     pub resolver: Option<Resolver>,
     /// Contents of the file that is mounted, read-only, on /etc/resolv.conf; unset: no such mount.

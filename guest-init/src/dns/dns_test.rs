@@ -306,3 +306,16 @@ fn a_name_server_of_the_command_can_have_the_same_port() {
     let port = ours.local_addr().unwrap().port();
     bind_datagrams(SocketAddr::new([0, 0, 0, 0].into(), port)).unwrap();
 }
+
+#[test]
+fn packet_rules_decide_where_to_listen() {
+    let resolver = |ports| proto::Resolver {
+        address: [127, 0, 0, 11].into(),
+        servers: Vec::new(),
+        ports,
+    };
+    let chosen = |ports, filtered| places(&resolver(ports), filtered).map(|at| at.port());
+    assert_eq!(chosen(Some((40, 41)), true), [40, 41]);
+    assert_eq!(chosen(Some((40, 41)), false), [53, 53]);
+    assert_eq!(chosen(None, true), [53, 53]);
+}

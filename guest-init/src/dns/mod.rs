@@ -5,6 +5,9 @@
 //!                                └─▶ external: the servers that Docker's cannot reach
 //! ```
 //!
+//! As Docker's resolver does, init listens at other ports if Docker's packet rules lead there from port
+//! 53: the command may have that one for itself.
+//!
 //! One thread receives datagrams, one accepts connections, one receives the host's answers; each query
 //! and each connection has a thread as long as it lasts, and there are bounds for both. All of them
 //! block, none polls.
@@ -59,14 +62,15 @@ struct Shared {
 }
 
 impl Dns {
-    /// Listens, so that the command finds a resolver from its start on.
-    pub(crate) fn open(resolver: &Resolver) -> Result<Self> {
-        let address = SocketAddr::new(resolver.address, PORT);
-        let name = || format!("listen at {address} in the place of Docker's resolver");
+    /// Listens, so that the command finds a resolver from its start on; `filtered`: there are packet
+    /// rules that lead to it.
+    pub(crate) fn open(resolver: &Resolver, filtered: bool) -> Result<Self> {
+        let [udp, tcp] = places(resolver, filtered);
+        let name = |at| format!("listen at {at} in the place of Docker's resolver");
         Ok(Self {
-            datagrams: bind_datagrams(address).with_context(name)?,
+            datagrams: bind_datagrams(udp).with_context(|| name(udp))?,
             // With SO_REUSEADDR, too.
-            connections: TcpListener::bind(address).with_context(name)?,
+            connections: TcpListener::bind(tcp).with_context(|| name(tcp))?,
             port: open_both(DNS_PORT)?,
             servers: with_port(resolver),
         })
@@ -205,6 +209,12 @@ fn bind_datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
     set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
     Ok(socket.into())
+}
+
+/// Where to listen, over UDP and TCP.
+fn places(resolver: &Resolver, filtered: bool) -> [SocketAddr; 2] {
+    let ports = resolver.ports.filter(|_| filtered).unwrap_or((PORT, PORT));
+    [ports.0, ports.1].map(|port| SocketAddr::new(resolver.address, port))
 }
 
 fn with_port(resolver: &Resolver) -> Vec<SocketAddr> {

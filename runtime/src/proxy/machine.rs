@@ -28,6 +28,7 @@ pub(crate) fn config(
     // TO MERGE: `plugs` becomes a field of the configuration. Until then it stays open.
     std::mem::forget(plugs);
     spec.start.interfaces = network.interfaces;
+    spec.start.packet_rules = network.packet_rules;
     // Before the container's own.
     spec.start.sysctls.splice(0..0, network.settings);
     let files = fs::Config {

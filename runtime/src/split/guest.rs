@@ -90,6 +90,7 @@ fn start(spec: &Spec, options: &Options) -> Result<Start> {
         devices: devices(linux).context("linux.devices")?,
         // The monitor finds them in its namespace.
         interfaces: Vec::new(),
+        packet_rules: Vec::new(),
         resolver: None,
         resolv_conf: None,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),

@@ -2,6 +2,7 @@
 //! process is in, and which the guest cannot reach.
 
 mod asked;
+mod listener;
 mod lookup;
 mod relay;
 
@@ -40,9 +41,10 @@ pub(crate) fn prepare(spec: &mut VmSpec) -> Result<Option<(Relay, UnixStream)>> 
         docker_file(start, Path::new(SHARE))
     };
     start.resolver = resolv_conf::resolver(&text);
-    if start.resolver.is_none() {
+    let Some(resolver) = &mut start.resolver else {
         return Ok(None);
-    }
+    };
+    resolver.ports = listener::ports(resolver.address);
     let (ours, port) = UnixStream::pair().context("DNS port")?;
     Ok(Some((Relay::new(ours, DOCKER)?, port)))
 }

@@ -15,9 +15,9 @@ mod routes;
 use std::fs;
 
 use anyhow::{Context, Result, bail};
-use netlink::{Link, Netlink};
-use proto::{Address, Interface, Route};
-use tracing::warn;
+use netlink::{Link, Netlink, PacketFilter};
+use proto::{Address, Interface, PacketRule, Route};
+use tracing::{debug, warn};
 use vmm::network::net;
 
 pub(crate) use routes::KEPT;
@@ -41,6 +41,7 @@ pub(crate) struct Taken {
     pub(crate) interfaces: Vec<Interface>,
     /// The interfaces' numbers in the namespace.
     pub(crate) indexes: Vec<u32>,
+    pub(crate) packet_rules: Vec<PacketRule>,
     pub(crate) devices: Vec<net::Config>,
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn take(cpus: u32) -> Result<Taken> {
     if links.is_empty() {
         return Ok(taken);
     }
+    taken.packet_rules = packet_rules();
     // All before the first address is removed, as the routes over it go with it.
     let (addresses, routes) = (netlink.addresses()?, netlink.routes()?);
     for link in links {
@@ -83,6 +85,18 @@ fn forwarding() -> Option<(String, String)> {
     let path = format!("/proc/sys/{}", FORWARDING.replace('.', "/"));
     let value = fs::read_to_string(path).ok()?;
     Some((FORWARDING.to_owned(), value.trim().to_owned()))
+}
+
+/// The packet filter's rules in this namespace: Docker's for its resolver, and Swarm's for published
+/// ports. The container can do without those that cannot be had: a host may do with other filters.
+fn packet_rules() -> Vec<PacketRule> {
+    let rules = PacketFilter::open()
+        .context("netfilter socket")
+        .and_then(|mut filter| Ok(filter.rules()?));
+    rules.unwrap_or_else(|error| {
+        debug!("{error:#}");
+        Vec::new()
+    })
 }
 
 /// Whether packets are dropped or refused, for which there is no interface (`RTN_BLACKHOLE` and on).

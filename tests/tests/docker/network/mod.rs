@@ -8,6 +8,7 @@ mod left_behind;
 mod macvlan;
 mod names;
 mod podman;
+mod swarm;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
