@@ -13,7 +13,7 @@ mod socket;
 use std::io;
 
 use libc::{
-    RTM_DELADDR, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
     RTM_NEWROUTE, RTM_SETLINK,
 };
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -130,6 +130,17 @@ impl Netlink {
         self.socket
             .request(RTM_NEWROUTE, flags, &message)
             .map_err(|reason| reason.of(format_args!("add route {}", route::describe(route))))
+    }
+
+    /// Removes a route; its fields say which one it is.
+    ///
+    /// # Errors
+    /// The kernel's: ESRCH if it is not there.
+    pub fn delete_route(&mut self, index: u32, route: &Route) -> Result<()> {
+        let message = route::message(index, route);
+        self.socket
+            .request(RTM_DELROUTE, 0, &message)
+            .map_err(|reason| reason.of(format_args!("delete route {}", route::describe(route))))
     }
 
     /// Changes an interface, in the order of [`LinkChange`]'s fields; a failure leaves the rest.

@@ -45,6 +45,7 @@ pub(crate) fn config(mut spec: VmSpec, network: Taken, dns: Option<UnixStream>) 
             .chain(network.devices.into_iter().map(DeviceSpec::Net))
             .collect(),
         command: Some(command(spec, dns)),
+        plugs: None,
         trace: false,
     }
 }
