@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use proto::{CONTROL_PORT, Error, Plug, Start, ToGuest, ToHost};
 
+use crate::mounts::SYSFS;
 use crate::reap::Command;
 use crate::stdio::spawn_thread;
 use crate::{console, plug, ports, syscalls};
@@ -58,7 +60,7 @@ impl Control {
 /// Changes the network; the host waits for the answer, whatever came of it.
 fn answer(port: &mut File, change: Plug) {
     console::debug(format_args!("{change:?}"));
-    if let Err(error) = plug::change(&change) {
+    if let Err(error) = plug::change(&change, Path::new(SYSFS)) {
         console::line(format_args!("{error:#}"));
     }
     if let Plug::Remove(mac) = change

@@ -14,9 +14,7 @@ use devices::dev::{DeviceSpec, net};
 use devices::event_loop::Stopper;
 use libc::c_long;
 use proto::{Interface, MAX_FRAME, MacAddress, Plug};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use tracing::{error, info, warn};
 
 use crate::board::Bus;
@@ -189,4 +187,4 @@ fn parse(mut bytes: &[u8]) -> Result<Plug> {
 
 #[cfg(test)]
 #[path = "plug_test.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -92,11 +92,7 @@ impl<B: Board> Vm<B> {
         let progress = control.progress();
         fs::raise_open_files_limit().context("limit of open files")?;
         check_size(kvm, &config)?;
-        config.devices.extend(console);
-        if config.has_bus() {
-            // With others only: for this one alone the guest would search a bus, 400 exits.
-            config.devices.push(DeviceSpec::Rng(rng::Config::default()));
-        }
+        add_own_devices(&mut config, console);
 
         let mut board = B::new(kvm, config.cpus, config.memory, &config.cpu_features()?)?;
         let boot = config.boot()?;
@@ -109,7 +105,13 @@ impl<B: Board> Vm<B> {
         if let Some(socket) = config.plugs.take() {
             let (bus, threads) = (Arc::clone(&board), device_threads.clone());
             let interfaces = attached.interfaces;
-            control.set_plugs(Plugs::new(socket, bus, threads, interfaces, event_loop.stopper()));
+            control.set_plugs(Plugs::new(
+                socket,
+                bus,
+                threads,
+                interfaces,
+                event_loop.stopper(),
+            ));
         }
         event_loop.add_subscriber(control);
         milestone("machine built");
@@ -213,6 +215,15 @@ impl<B: Board> Vm<B> {
         let end = join(threads)?;
         served.map_err(|e| anyhow!("event loop: {e:?}"))?;
         Ok(end)
+    }
+}
+
+/// The devices that the guest has unasked.
+fn add_own_devices(config: &mut Config, console: Option<DeviceSpec>) {
+    config.devices.extend(console);
+    if config.has_bus() {
+        // With others only: for this one alone the guest would search a bus, 400 exits.
+        config.devices.push(DeviceSpec::Rng(rng::Config::default()));
     }
 }
 

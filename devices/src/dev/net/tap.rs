@@ -225,6 +225,12 @@ impl AsRawFd for Tap {
     }
 }
 
+impl From<Tap> for OwnedFd {
+    fn from(tap: Tap) -> Self {
+        tap.file.into()
+    }
+}
+
 #[allow(unsafe_code)] // The requests to the kernel.
 mod ioctl {
     use std::fs::File;
