@@ -106,8 +106,8 @@ fn registers(c: &mut Criterion) {
     let rng = rng::Rng::new(rng::Config::default()).unwrap();
     let device = add_device(&mut event_loop, Box::new(rng)).unwrap();
     let fabric = Arc::new(FakeFabric::default());
-    let function = VirtioPci::new(device, memory(1 << 20), fabric, BAR).unwrap();
-    let mut root = PciRoot::new();
+    let function = VirtioPci::new(device, memory(1 << 20), fabric, BAR as u32).unwrap();
+    let root = PciRoot::new();
     root.add(Box::new(function)).unwrap();
     root.ecam_write((1 << 15) + 4, &[0b110, 0]);
 

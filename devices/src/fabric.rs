@@ -70,11 +70,14 @@ pub trait Fabric: Send + Sync {
     /// When there is no such binding.
     fn unbind_kick(&self, doorbell: Doorbell, kick: &EventFd) -> io::Result<()>;
 
-    /// Reserves an interrupt route, for as long as the VM lives.
+    /// Reserves an interrupt route, until [`Self::free_route`].
     ///
     /// # Errors
     /// When the hypervisor has no more of them.
     fn allocate_route(&self) -> io::Result<Gsi>;
+
+    /// Gives a route back, to which nothing is bound.
+    fn free_route(&self, route: Gsi);
 
     /// From now on `call` raises `interrupt`. A signal that `call` holds already is delivered at
     /// once: this is how an interrupt that became pending while it was masked is not lost. Several

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use proto::{CONTROL_PORT, Error, Start, ToGuest, ToHost};
+use proto::{CONTROL_PORT, Error, Plug, Start, ToGuest, ToHost};
 
+use crate::mounts::SYSFS;
 use crate::reap::Command;
 use crate::stdio::spawn_thread;
-use crate::{console, ports, syscalls};
+use crate::{console, plug, ports, syscalls};
 
 /// The control port.
 pub(crate) struct Control {
@@ -42,6 +44,7 @@ impl Control {
         spawn_thread("control", move || {
             loop {
                 match proto::recv(&mut port) {
+                    Ok(ToGuest::Plug(change)) => answer(&mut port, change),
                     Ok(message) => obey(&message, &command, terminal.as_ref()),
                     Err(error @ Error::Malformed) => console::line(format_args!("{error}")),
                     Err(error) => {
@@ -54,13 +57,26 @@ impl Control {
     }
 }
 
+/// Changes the network; the host waits for the answer, whatever came of it.
+fn answer(port: &mut File, change: Plug) {
+    console::debug(format_args!("{change:?}"));
+    if let Err(error) = plug::change(&change, Path::new(SYSFS)) {
+        console::line(format_args!("{error:#}"));
+    }
+    if let Plug::Remove(mac) = change
+        && let Err(error) = proto::send(port, &ToHost::Unplugged(mac))
+    {
+        console::line(format_args!("control port: {error}"));
+    }
+}
+
 /// Does what one message says.
 fn obey(message: &ToGuest, command: &Command, terminal: Option<&OwnedFd>) {
     console::debug(format_args!("{message:?}"));
     let done = match (message, terminal) {
         (ToGuest::Signal { number }, _) => command.signal(*number),
         (ToGuest::Resize(size), Some(terminal)) => syscalls::set_window_size(terminal, *size),
-        (ToGuest::Resize(_), None) | (ToGuest::Start { .. }, _) => Ok(()),
+        (ToGuest::Resize(_), None) | (ToGuest::Start { .. } | ToGuest::Plug(_), _) => Ok(()),
     };
     if let Err(error) = done {
         console::line(format_args!("{message:?}: {error}"));

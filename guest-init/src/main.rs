@@ -18,6 +18,7 @@ mod modules;
 mod mounts;
 mod network;
 mod passwd;
+mod plug;
 mod ports;
 mod process;
 mod reap;

@@ -14,11 +14,14 @@ pub(crate) const NO_SUID_DEV_EXEC: MsFlags = NO_SUID_EXEC.union(MsFlags::MS_NODE
 /// Where the terminals are that the command will have.
 pub(crate) const TERMINALS: &str = "/dev/pts";
 
+/// Where init has its own sysfs.
+pub(crate) const SYSFS: &str = "/sys";
+
 /// Mounts what init itself needs, in the initrd.
 pub(crate) fn early() -> Result<()> {
     mount_at("/dev", "devtmpfs", "devtmpfs", MsFlags::MS_NOSUID, "")?;
     mount_at("/proc", "proc", "proc", NO_SUID_DEV_EXEC, "")?;
-    mount_at("/sys", "sysfs", "sysfs", NO_SUID_DEV_EXEC, "")
+    mount_at(SYSFS, "sysfs", "sysfs", NO_SUID_DEV_EXEC, "")
 }
 
 /// Mounts the terminals that the command will have, so that init can open one of them.

@@ -7,7 +7,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use netlink::{Link, LinkChange, Netlink, PacketFilter};
 use nix::errno::Errno;
-use proto::{Address, Interface, PacketRule};
+use proto::{Address, Interface, PacketRule, Route};
 
 use crate::{console, sysctl};
 
@@ -38,17 +38,22 @@ pub(crate) fn set_up(interfaces: &[Interface]) -> Result<()> {
     if interfaces.is_empty() {
         return Ok(());
     }
+    connect(&mut netlink, interfaces)
+}
+
+/// Sets up these interfaces, and leaves all others as they are, but for a name that is needed.
+pub(crate) fn connect(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<()> {
     let links = netlink.links()?;
     let devices = devices(&links, interfaces)?;
     for (link, name) in renamings(&links, &devices) {
-        rename(&mut netlink, link, name).with_context(|| format!("rename {}", link.name))?;
+        rename(netlink, link, name).with_context(|| format!("rename {}", link.name))?;
     }
     for (link, interface) in &devices {
-        bring_up(&mut netlink, link.index, interface).with_context(|| of(interface))?;
+        bring_up(netlink, link.index, interface).with_context(|| of(interface))?;
     }
     // After all addresses: a gateway may be reached over another interface.
     for (link, interface) in &devices {
-        add_routes(&mut netlink, link.index, interface).with_context(|| of(interface))?;
+        add_routes(netlink, link.index, &interface.routes).with_context(|| of(interface))?;
     }
     Ok(())
 }
@@ -176,8 +181,9 @@ fn in_order(addresses: &[Address]) -> impl Iterator<Item = &Address> {
     ipv4.chain(ipv6)
 }
 
-fn add_routes(netlink: &mut Netlink, index: u32, interface: &Interface) -> Result<()> {
-    for route in &interface.routes {
+/// Adds routes over the interface with this index; one that is there already stays.
+pub(crate) fn add_routes(netlink: &mut Netlink, index: u32, routes: &[Route]) -> Result<()> {
+    for route in routes {
         match netlink.add_route(index, route) {
             // The kernel has made it with an address.
             Err(error) if error.errno() == Some(Errno::EEXIST) => {}

@@ -1,10 +1,13 @@
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
-use proto::{MacAddress, Route};
+use proto::{MacAddress, Plug};
 
 use super::*;
+use crate::plug;
 
 fn mac(last: u8) -> MacAddress {
     MacAddress([2, 0x42, 0xac, 0x11, 0, last])
@@ -294,6 +297,50 @@ fn interfaces_become_what_they_were_in_the_container() {
         for interface in &container {
             assert_eq!(read(netlink, &interface.name), *interface);
         }
+    });
+}
+
+#[test]
+fn routes_come_and_go() {
+    with_devices(|netlink| {
+        let [first, _] = container();
+        set_up(std::slice::from_ref(&first)).unwrap();
+        let (gone, new) = (
+            route("0.0.0.0/0", Some("172.17.0.1")),
+            route("0.0.0.0/0", Some("172.17.0.9")),
+        );
+        let change = Plug::Routes {
+            mac: first.mac,
+            added: vec![new.clone()],
+            removed: vec![gone.clone(), route("10.99.0.0/16", Some("172.17.0.1"))],
+        };
+        // What is there, or is not, is as it should be.
+        for _ in 0..2 {
+            plug::change(&change, Path::new("/no/sysfs")).unwrap();
+            let routes = read(netlink, "eth0").routes;
+            assert!(
+                routes.contains(&new) && !routes.contains(&gone),
+                "{routes:?}"
+            );
+        }
+    });
+}
+
+/// A directory in place of sysfs: the machine's own would remove the machine's devices.
+#[test]
+fn only_what_is_a_device_is_removed() {
+    with_devices(|_| {
+        let sysfs = std::env::temp_dir().join(format!("runq-sysfs-{}", std::process::id()));
+        let function = sysfs.join("class/net/eth0");
+        fs::create_dir_all(function.join("device")).unwrap();
+        let remove = |number| plug::change(&Plug::Remove(mac(number)), &sysfs);
+        let error = remove(3).unwrap_err().to_string();
+        assert!(error.contains("02:42:ac:11:00:03"), "{error}");
+        fs::write(function.join("remove"), "").unwrap();
+        remove(3).unwrap();
+        assert_eq!(fs::read(function.join("remove")).unwrap(), b"1");
+        assert!(remove(9).is_err());
+        fs::remove_dir_all(&sysfs).unwrap();
     });
 }
 

@@ -1,5 +1,6 @@
 //! What a virtual machine is made of.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
@@ -36,6 +37,9 @@ pub struct Config {
     pub devices: Vec<DeviceSpec>,
     /// What init is to run, if the guest has an init of ours.
     pub command: Option<Command>,
+    /// Whence network interfaces come, and where they are said to be gone, while the command runs: a
+    /// SOCK_SEQPACKET socket with one [`proto::Plug`] a message.
+    pub plugs: Option<OwnedFd>,
     /// Print each exit to stderr.
     pub trace: bool,
 }

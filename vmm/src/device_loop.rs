@@ -1,6 +1,8 @@
 //! A busy device's event loop, on a thread of its own: it keeps the others from nothing.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
@@ -16,10 +18,49 @@ pub(crate) struct DeviceLoop {
 }
 
 /// One that runs.
-pub(crate) struct DeviceThread {
+struct DeviceThread {
     kind: &'static DeviceKind,
     stopper: Stopper,
     thread: JoinHandle<Result<()>>,
+}
+
+/// Those that run, by the slots of their devices.
+#[derive(Clone, Default)]
+pub(crate) struct DeviceThreads(Arc<Mutex<BTreeMap<u8, DeviceThread>>>);
+
+impl DeviceThreads {
+    /// Serves the device in `slot` until [`Self::finish`], with the system calls that this takes. If
+    /// it cannot go on, it ends the VM by `vm`.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub(crate) fn start(&self, slot: u8, device_loop: DeviceLoop, vm: Stopper) -> io::Result<()> {
+        let thread = device_loop.spawn(vm)?;
+        self.threads().insert(slot, thread);
+        Ok(())
+    }
+
+    /// For a device off the bus, if it has a thread: returns when the device is gone.
+    ///
+    /// # Errors
+    /// When the device could not be served.
+    pub(crate) fn finish(&self, slot: u8) -> Result<()> {
+        let thread = self.threads().remove(&slot);
+        thread.map_or(Ok(()), DeviceThread::finish)
+    }
+
+    /// For the end, when no vCPU runs any more: returns when the devices have handed on what they had.
+    ///
+    /// # Errors
+    /// When one could not be served.
+    pub(crate) fn finish_all(&self) -> Result<()> {
+        let threads = std::mem::take(&mut *self.threads());
+        threads.into_values().try_for_each(DeviceThread::finish)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, BTreeMap<u8, DeviceThread>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl DeviceLoop {
@@ -34,14 +75,14 @@ impl DeviceLoop {
         Ok((Self { kind, event_loop }, handle))
     }
 
-    /// Serves the device until [`DeviceThread::finish`], with the system calls that this takes. If it
-    /// cannot go on, it ends the VM by `vm`.
-    pub(crate) fn spawn(mut self, vm: Stopper) -> io::Result<DeviceThread> {
+    fn spawn(mut self, vm: Stopper) -> io::Result<DeviceThread> {
         let (kind, stopper) = (self.kind, self.event_loop.stopper());
         let thread = Builder::new().name(kind.name.to_owned());
         let thread = thread.spawn(move || {
             let served = self.serve();
-            vm.stop();
+            if served.is_err() {
+                vm.stop();
+            }
             served
         })?;
         Ok(DeviceThread {
@@ -64,11 +105,7 @@ impl DeviceLoop {
 }
 
 impl DeviceThread {
-    /// For the end, when no vCPU runs any more: returns when the device has handed on what it had.
-    ///
-    /// # Errors
-    /// When the device could not be served.
-    pub(crate) fn finish(self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         self.stopper.stop();
         let kind = self.kind;
         let served = self.thread.join();

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! One thread serves the event loop, each vCPU has a thread, and so has each virtio-fs share and each
-//! network interface that the kernel does not serve.
+//! network interface that the kernel does not serve, or that may be unplugged.
 //! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
 //! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
 
@@ -21,6 +21,7 @@ pub mod kvm_stats;
 pub mod log;
 pub mod memory;
 pub mod network;
+mod plug;
 pub mod program;
 pub mod stats;
 pub mod vcpu;

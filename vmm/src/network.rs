@@ -10,6 +10,9 @@ use tracing::debug;
 /// Most pairs of queues of an interface.
 pub const MAX_QUEUE_PAIRS: u16 = 8;
 
+/// What the kernel gives a tap interface (`ETH_DATA_LEN` of linux/if_ether.h).
+pub const DEFAULT_MTU: u16 = 1500;
+
 /// Where the kernel serves queues.
 const VHOST_NET: &str = "/dev/vhost-net";
 

@@ -9,11 +9,12 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arch::cmdline::Console;
-use devices::dev::{DeviceSpec, fs, rng};
+use devices::dev::{DeviceSpec, fs, net, rng};
 use devices::device::Traits;
 use devices::event_loop::{EventLoop, Stopper, add_device};
 use devices::stream;
 use kvm_ioctls::{Kvm, VcpuFd};
+use proto::MacAddress;
 use tracing::info;
 use vm_memory::{GuestMemory, GuestMemoryRegion};
 
@@ -21,12 +22,13 @@ use crate::board::{Board, HostBoard};
 use crate::command::terminal::{self, Raw};
 use crate::command::{self, Progress};
 use crate::config::Config;
-use crate::device_loop::DeviceLoop;
+use crate::device_loop::{DeviceLoop, DeviceThreads};
 use crate::exit::Exit;
 use crate::filters::{self, DeviceCalls};
 use crate::immediate_exit;
 use crate::kvm;
 use crate::kvm_stats::KvmStats;
+use crate::plug::{self, Plugs};
 use crate::program::Program;
 use crate::stats::{ExitCounts, milestone};
 use crate::vcpu::Vcpu;
@@ -35,8 +37,9 @@ use crate::vcpu::Vcpu;
 pub struct Vm<B = HostBoard> {
     board: Arc<B>,
     event_loop: EventLoop,
-    /// Those of busy devices.
-    device_loops: Vec<DeviceLoop>,
+    /// Those of busy devices, and what becomes of them, by slot.
+    device_loops: Vec<(u8, DeviceLoop)>,
+    device_threads: DeviceThreads,
     vcpus: Vec<VcpuFd>,
     device_calls: DeviceCalls,
     progress: Arc<Mutex<Progress>>,
@@ -85,31 +88,40 @@ impl<B: Board> Vm<B> {
     /// One chain of causes that names the object and what was attempted.
     pub fn on(kvm: &Kvm, mut config: Config) -> Result<Self> {
         let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
-        let (control, console) = command::connect(&config, event_loop.stopper())?;
+        let (mut control, console) = command::connect(&config, event_loop.stopper())?;
         let progress = control.progress();
-        event_loop.add_subscriber(control);
         fs::raise_open_files_limit().context("limit of open files")?;
         check_size(kvm, &config)?;
-        config.devices.extend(console);
-        if config.has_bus() {
-            // With others only: for this one alone the guest would search a bus, 400 exits.
-            config.devices.push(DeviceSpec::Rng(rng::Config::default()));
-        }
+        add_own_devices(&mut config, console);
 
         let mut board = B::new(kvm, config.cpus, config.memory, &config.cpu_features()?)?;
         let boot = config.boot()?;
-        let (device_loops, device_calls) = attach(&mut board, &mut event_loop, &mut config)?;
+        let attached = attach(&mut board, &mut event_loop, &mut config)?;
         board.load(&boot)?;
         let vcpus = (0..config.cpus)
             .map(|index| board.vcpu(index).with_context(|| format!("vcpu {index}")))
             .collect::<Result<_>>()?;
+        let (board, device_threads) = (Arc::new(board), DeviceThreads::default());
+        if let Some(socket) = config.plugs.take() {
+            let (bus, threads) = (Arc::clone(&board), device_threads.clone());
+            let interfaces = attached.interfaces;
+            control.set_plugs(Plugs::new(
+                socket,
+                bus,
+                threads,
+                interfaces,
+                event_loop.stopper(),
+            ));
+        }
+        event_loop.add_subscriber(control);
         milestone("machine built");
         Ok(Self {
-            board: Arc::new(board),
+            board,
             event_loop,
-            device_loops,
+            device_loops: attached.loops,
+            device_threads,
             vcpus,
-            device_calls,
+            device_calls: attached.calls,
             progress,
             config,
         })
@@ -171,15 +183,13 @@ impl<B: Board> Vm<B> {
 
     /// Runs the vCPUs and serves the devices; those with threads of their own until all is handed on.
     fn run_threads(&mut self) -> Result<(Exit, ExitCounts)> {
-        let loops = self.device_loops.drain(..);
-        let threads = loops
-            .map(|device_loop| device_loop.spawn(self.event_loop.stopper()))
-            .collect::<io::Result<Vec<_>>>()
-            .context("a device's thread")?;
-        let ended = self.run_vcpus();
-        for thread in threads {
-            thread.finish()?;
+        for (slot, device_loop) in self.device_loops.drain(..) {
+            self.device_threads
+                .start(slot, device_loop, self.event_loop.stopper())
+                .context("a device's thread")?;
         }
+        let ended = self.run_vcpus();
+        self.device_threads.finish_all()?;
         ended
     }
 
@@ -208,37 +218,67 @@ impl<B: Board> Vm<B> {
     }
 }
 
-/// Plugs in the devices, which it takes out of `config`. Returns the loops of those that have one for
-/// themselves, and what all devices ask of the kernel.
+/// The devices that the guest has unasked.
+fn add_own_devices(config: &mut Config, console: Option<DeviceSpec>) {
+    config.devices.extend(console);
+    if config.has_bus() {
+        // With others only: for this one alone the guest would search a bus, 400 exits.
+        config.devices.push(DeviceSpec::Rng(rng::Config::default()));
+    }
+}
+
+/// What is known of the devices that are plugged in.
+#[derive(Default)]
+struct Attached {
+    /// The loops of those that have one for themselves, by slot.
+    loops: Vec<(u8, DeviceLoop)>,
+    /// The slots of the network interfaces.
+    interfaces: BTreeMap<MacAddress, u8>,
+    /// What all of them ask of the kernel.
+    calls: DeviceCalls,
+}
+
+/// Plugs in the devices, which it takes out of `config`. Each network interface that may be unplugged
+/// has a loop for itself, which ends with it.
 fn attach<B: Board>(
     board: &mut B,
     event_loop: &mut EventLoop,
     config: &mut Config,
-) -> Result<(Vec<DeviceLoop>, DeviceCalls)> {
-    let mut calls = DeviceCalls::default();
+) -> Result<Attached> {
+    let mut attached = Attached::default();
+    let calls = &mut attached.calls;
+    let pluggable = config.plugs.is_some();
+    if pluggable {
+        calls.calls.extend(plug::SYSTEM_CALLS);
+        calls.add(&net::KIND);
+    }
     if config.console == Console::Serial {
         calls.calls.extend(stream::SYSTEM_CALLS);
         board
             .attach_console(command::kernel_console(config)?, event_loop)
             .context("console")?;
     }
-    let mut loops = Vec::new();
     for spec in config.devices.drain(..) {
+        let mac = match &spec {
+            DeviceSpec::Net(interface) => Some(MacAddress(interface.mac)),
+            _ => None,
+        };
         let device = spec.build()?;
         let Traits { kind, own_loop, .. } = device.traits();
         calls.add(kind);
-        let handle = if own_loop {
+        let (own, handle) = if own_loop || pluggable && mac.is_some() {
             let (own, handle) = DeviceLoop::new(device)?;
-            loops.push(own);
-            handle
+            (Some(own), handle)
         } else {
-            add_device(event_loop, device).context("eventfd")?
+            (None, add_device(event_loop, device).context("eventfd")?)
         };
-        board
+        let slot = board
             .attach(handle)
             .with_context(|| format!("virtio {kind}"))?;
+        attached.loops.extend(own.map(|own| (slot, own)));
+        attached.interfaces.extend(mac.map(|mac| (mac, slot)));
     }
-    Ok((loops, calls))
+    Ok(attached)
 }
 
 /// More vCPUs than KVM takes are refused; memory that the host does not have could never be used up,

@@ -11,7 +11,6 @@ mod register {
     pub(super) const STATUS: usize = 0x06;
     pub(super) const REVISION: usize = 0x08;
     pub(super) const CLASS: usize = 0x0a;
-    pub(super) const BAR0: usize = 0x10;
     pub(super) const SUBSYSTEM_VENDOR: usize = 0x2c;
     pub(super) const SUBSYSTEM: usize = 0x2e;
     pub(super) const CAPABILITIES: usize = 0x34;
@@ -28,8 +27,11 @@ const COMMAND_WRITABLE: u16 = 1 << 1 | 1 << 2 | 1 << 10;
 /// Status register, section 6.2.3: there is a capability list.
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 
-/// Low bits of a memory BAR of 64 bits that is not prefetchable (section 6.2.5.1).
-const BAR_64BIT: u32 = 0b100;
+/// Enhanced Allocation (PCI Express 5.0, section 7.8.5): one entry of three double words for what
+/// would be BAR 0, with memory that is not prefetchable and no alternative, enabled, not writable.
+const ENHANCED_ALLOCATION: u8 = 0x14;
+const ONE_ENTRY: u16 = 1;
+const ENTRY: u32 = 1 << 31 | 0xff << 16 | 2;
 
 /// What a function says it is.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +50,6 @@ pub struct Identity {
     pub subsystem: u16,
 }
 
-/// BAR 0: a window of memory addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct Bar {
-    /// Guest address, a multiple of `size`.
-    pub address: u64,
-    /// Bytes; a power of two, at least 16.
-    pub size: u64,
-}
-
 /// The capabilities of a function do not fit into its configuration space.
 #[derive(Debug, thiserror::Error)]
 #[error("the capability list of a PCI function has no room for one more")]
@@ -64,30 +57,24 @@ pub struct NoRoom;
 
 /// The configuration space of one function, with the bits that a guest may change.
 ///
-/// The BAR has a fixed address, chosen by the monitor: the guest can find its size by writing all
-/// ones, as always, but any other address that it writes is dropped, and the original one reads
-/// back. Linux keeps an address that a firmware has assigned, if it is within a window of the host
-/// bridge.
+/// There are no BARs that a guest could move, but the capability Enhanced Allocation, which says where
+/// the function's memory is. Linux knows it since 4.4, and so leaves a function where it is that
+/// it finds while it runs; to a BAR it would give another address.
 #[derive(Clone, Debug)]
 pub struct ConfigHeader {
     bytes: [u8; SIZE],
     writable: [u8; SIZE],
-    bar: Option<Bar>,
-    /// Which halves of the BAR were written with all ones last, and so show the size.
-    probing: [bool; 2],
     /// Where the "next" pointer of the last capability is, and where the next capability goes.
     last_pointer: usize,
     free: usize,
 }
 
 impl ConfigHeader {
-    /// A header without a BAR, interrupt pin and capabilities.
+    /// A header without memory, interrupt pin and capabilities.
     pub fn new(identity: Identity) -> Self {
         let mut header = Self {
             bytes: [0; SIZE],
             writable: [0; SIZE],
-            bar: None,
-            probing: [false; 2],
             last_pointer: register::CAPABILITIES,
             free: FIRST_CAPABILITY,
         };
@@ -105,10 +92,19 @@ impl ConfigHeader {
         header
     }
 
-    /// Gives the function its memory BAR, of 64 bits.
-    pub fn set_bar(&mut self, bar: Bar) {
-        self.bar = Some(bar);
-        self.show_bar();
+    /// Gives the function `size` bytes of memory from guest address `start` on, in the place of BAR
+    /// 0. Both are multiples of 4.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn add_memory(&mut self, start: u32, size: u32) -> Result<(), NoRoom> {
+        let mut body = ONE_ENTRY.to_le_bytes().to_vec();
+        // The offset of the last double word is what the entry ends with.
+        for word in [ENTRY, start, size.saturating_sub(4)] {
+            body.extend(word.to_le_bytes());
+        }
+        self.add_capability(ENHANCED_ALLOCATION, &body, &[])?;
+        Ok(())
     }
 
     /// Appends a capability: `body` is what follows its id and its "next" pointer, `writable` the
@@ -161,7 +157,6 @@ impl ConfigHeader {
         for ((byte, writable), new) in places {
             *byte = (*byte & !writable) | (new & writable);
         }
-        self.probe_bar(offset, data);
     }
 
     /// Sets bytes regardless of what the guest may change.
@@ -176,38 +171,8 @@ impl ConfigHeader {
             .is_some_and(|command| command & COMMAND_MEMORY != 0)
     }
 
-    /// The function's BAR.
-    pub fn bar(&self) -> Option<Bar> {
-        self.bar
-    }
-
     fn allow(&mut self, offset: usize, mask: &[u8]) {
         copy(&mut self.writable, offset, mask);
-    }
-
-    /// Sizing (section 6.2.5.1): a half that was written with all ones shows the size.
-    fn probe_bar(&mut self, offset: usize, data: &[u8]) {
-        let half = match offset {
-            register::BAR0 => 0,
-            o if o == register::BAR0 + 4 => 1,
-            _ => return,
-        };
-        if let (Ok(data), Some(probing)) = (<[u8; 4]>::try_from(data), self.probing.get_mut(half)) {
-            *probing = u32::from_le_bytes(data) == u32::MAX;
-            self.show_bar();
-        }
-    }
-
-    fn show_bar(&mut self) {
-        let Some(Bar { address, size }) = self.bar else {
-            return;
-        };
-        let mask = !(size - 1);
-        let [low, high] = self
-            .probing
-            .map(|probing| if probing { mask } else { address });
-        self.put(register::BAR0, &(low as u32 | BAR_64BIT).to_le_bytes());
-        self.put(register::BAR0 + 4, &((high >> 32) as u32).to_le_bytes());
     }
 }
 

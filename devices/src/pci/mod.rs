@@ -1,11 +1,11 @@
-//! The PCI bus of the machine: one host bridge, one bus, functions that never move.
+//! The PCI bus of the machine: one host bridge, one bus, functions that come and go, but never move.
 
 mod config_header;
 mod root;
 
 use std::ops::Range;
 
-pub use config_header::{Bar, ConfigHeader, Identity, NoRoom};
+pub use config_header::{ConfigHeader, Identity, NoRoom};
 pub use root::{PciRoot, SlotsTaken};
 
 /// One function on the bus (PCI Local Bus 3.0).
@@ -18,10 +18,13 @@ pub trait PciFunction: Send {
     /// Takes a write of `data` (1, 2 or 4 bytes, not crossing a double word) to configuration space.
     fn config_write(&mut self, offset: usize, data: &[u8]);
 
-    /// The guest addresses of the function's memory BAR; always the same.
+    /// The guest addresses of the function's memory, here called its BAR; always the same.
     fn bar(&self) -> Option<Range<u64>> {
         None
     }
+
+    /// The function is off the bus, and nothing above is called any more: lets go of what it has bound.
+    fn removed(&mut self) {}
 
     /// Whether the guest has switched memory decoding on.
     fn decodes_memory(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The root of the PCI bus: finds the function that an access of the guest is for.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::{ConfigHeader, Identity, PciFunction};
 
@@ -23,11 +23,12 @@ const HOST_BRIDGE: Identity = Identity {
 /// Its configuration space is in memory alone (ECAM): by the ports 0xcf8 and 0xcfc each access
 /// would be two exits instead of one.
 ///
-/// An access goes to its function under that function's lock only, so that vCPUs do not wait for
-/// each other's devices. A slot without a function costs the guest one read when it looks for
+/// An access goes to its function under that function's lock, so that vCPUs do not wait for each
+/// other's devices; the lock of all slots is only read, but when a function comes or goes. A slot without a function costs the guest one read when it looks for
 /// devices.
 pub struct PciRoot {
-    slots: Vec<Slot>,
+    /// One for each slot number.
+    slots: RwLock<Vec<Option<Slot>>>,
 }
 
 struct Slot {
@@ -56,22 +57,52 @@ impl PciRoot {
     /// A bus with the host bridge only.
     pub fn new() -> Self {
         let bridge = Box::new(HostBridge(ConfigHeader::new(HOST_BRIDGE)));
+        let mut slots = vec![Some(Slot::new(bridge))];
+        slots.resize_with(SLOTS, || None);
         Self {
-            slots: vec![Slot::new(bridge)],
+            slots: RwLock::new(slots),
         }
     }
 
-    /// Puts a function into the next free slot, and returns the slot's number (1 to 31).
+    /// The first free slot (1 to 31), which stays free until this thread fills it: only one thread
+    /// adds functions.
     ///
     /// # Errors
     /// When there are 31 functions.
-    pub fn add(&mut self, function: Box<dyn PciFunction>) -> Result<u8, SlotsTaken> {
-        let slot = self.slots.len();
-        if slot >= SLOTS {
-            return Err(SlotsTaken);
+    pub fn free_slot(&self) -> Result<u8, SlotsTaken> {
+        let free = self.slots().iter().position(Option::is_none);
+        free.map(|slot| slot as u8).ok_or(SlotsTaken)
+    }
+
+    /// Whether there is more than the host bridge.
+    pub fn has_functions(&self) -> bool {
+        self.slots().iter().skip(1).any(Option::is_some)
+    }
+
+    /// Puts a function into the first free slot, and returns the slot's number. The guest may be
+    /// running; it finds the function when it looks for it.
+    ///
+    /// # Errors
+    /// As [`Self::free_slot`].
+    pub fn add(&self, function: Box<dyn PciFunction>) -> Result<u8, SlotsTaken> {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut places = slots.iter_mut().zip(0..);
+        let (place, slot) = places
+            .find(|(place, _)| place.is_none())
+            .ok_or(SlotsTaken)?;
+        *place = Some(Slot::new(function));
+        Ok(slot)
+    }
+
+    /// Takes a function off the bus, whatever the guest does with it; nothing happens if there is
+    /// none. To the guest the slot is empty when this returns.
+    pub fn remove(&self, slot: u8) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let taken = slots.get_mut(usize::from(slot)).and_then(Option::take);
+        drop(slots);
+        if let Some(taken) = taken {
+            lock(&taken.function).removed();
         }
-        self.slots.push(Slot::new(function));
-        Ok(slot as u8)
     }
 
     /// A read from the ECAM window (PCI Firmware 3.2, section 4.1.1), `offset` bytes into it. Any
@@ -87,7 +118,8 @@ impl PciRoot {
 
     /// A read of guest address `address`; all ones if no BAR is there.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
-        match self.find_bar(address, data.len()) {
+        let (slots, length) = (self.slots(), data.len());
+        match find_bar(&slots, address, length) {
             Some((mut function, offset)) => function.bar_read(offset, data),
             None => data.fill(0xff),
         }
@@ -95,49 +127,56 @@ impl PciRoot {
 
     /// A write to guest address `address`; nothing happens if no BAR is there.
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
-        if let Some((mut function, offset)) = self.find_bar(address, data.len()) {
+        if let Some((mut function, offset)) = find_bar(&self.slots(), address, data.len()) {
             function.bar_write(offset, data);
         }
     }
 
-    /// The function whose BAR holds all `length` bytes at `address`, and their offset in it.
-    fn find_bar(&self, address: u64, length: usize) -> Option<(Function<'_>, u64)> {
-        let end = address.checked_add(length as u64)?;
-        let (slot, start) = self.slots.iter().find_map(|slot| {
-            let bar = slot.bar.as_ref()?;
-            (bar.contains(&address) && end <= bar.end).then_some((slot, bar.start))
-        })?;
-        let function = lock(&slot.function);
-        function
-            .decodes_memory()
-            .then_some((function, address - start))
-    }
-
     fn config_read(&self, target: Option<ConfigTarget>, data: &mut [u8]) {
-        match self.find_function(target, data.len()) {
+        let (slots, length) = (self.slots(), data.len());
+        match find_function(&slots, target, length) {
             Some((mut function, register)) => function.config_read(register, data),
             None => data.fill(0xff),
         }
     }
 
     fn config_write(&self, target: Option<ConfigTarget>, data: &[u8]) {
-        if let Some((mut function, register)) = self.find_function(target, data.len()) {
+        if let Some((mut function, register)) = find_function(&self.slots(), target, data.len()) {
             function.config_write(register, data);
         }
     }
 
-    /// The function that a configuration access of a sane width is for.
-    fn find_function(
-        &self,
-        target: Option<ConfigTarget>,
-        length: usize,
-    ) -> Option<(Function<'_>, usize)> {
-        let ConfigTarget { slot, register } = target?;
-        if !matches!(length, 1 | 2 | 4) || register % 4 + length > 4 {
-            return None;
-        }
-        Some((lock(&self.slots.get(slot)?.function), register))
+    /// Held through an access, so that a function that was removed is not in use any more.
+    fn slots(&self) -> RwLockReadGuard<'_, Vec<Option<Slot>>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The function whose BAR holds all `length` bytes at `address`, and their offset in it.
+fn find_bar(slots: &[Option<Slot>], address: u64, length: usize) -> Option<(Function<'_>, u64)> {
+    let end = address.checked_add(length as u64)?;
+    let (slot, start) = slots.iter().flatten().find_map(|slot| {
+        let bar = slot.bar.as_ref()?;
+        (bar.contains(&address) && end <= bar.end).then_some((slot, bar.start))
+    })?;
+    let function = lock(&slot.function);
+    function
+        .decodes_memory()
+        .then_some((function, address - start))
+}
+
+/// The function that a configuration access of a sane width is for.
+fn find_function(
+    slots: &[Option<Slot>],
+    target: Option<ConfigTarget>,
+    length: usize,
+) -> Option<(Function<'_>, usize)> {
+    let ConfigTarget { slot, register } = target?;
+    if !matches!(length, 1 | 2 | 4) || register % 4 + length > 4 {
+        return None;
+    }
+    let slot = slots.get(slot)?.as_ref()?;
+    Some((lock(&slot.function), register))
 }
 
 type Function<'a> = MutexGuard<'a, Box<dyn PciFunction>>;

@@ -1,14 +1,19 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::pci::Bar;
 
-const BAR: u64 = 0xc000_0000_0000;
+const BAR: u64 = 0xc000_0000;
 const SIZE: u64 = 0x4000;
 
 /// A function that remembers one access to its BAR.
 struct Fake {
     header: ConfigHeader,
+    bar: u64,
+    removed: Arc<AtomicBool>,
     written: Vec<(u64, Vec<u8>)>,
 }
 
@@ -22,12 +27,11 @@ impl Fake {
             subsystem_vendor: 0x1234,
             subsystem: 1,
         });
-        header.set_bar(Bar {
-            address,
-            size: SIZE,
-        });
+        header.add_memory(address as u32, SIZE as u32).unwrap();
         Self {
             header,
+            bar: address,
+            removed: Arc::default(),
             written: Vec::new(),
         }
     }
@@ -43,7 +47,11 @@ impl PciFunction for Fake {
     }
 
     fn bar(&self) -> Option<Range<u64>> {
-        self.header.bar().map(|b| b.address..b.address + b.size)
+        Some(self.bar..self.bar + SIZE)
+    }
+
+    fn removed(&mut self) {
+        self.removed.store(true, Ordering::SeqCst);
     }
 
     fn decodes_memory(&self) -> bool {
@@ -66,7 +74,7 @@ impl PciFunction for Fake {
 }
 
 fn root() -> PciRoot {
-    let mut root = PciRoot::new();
+    let root = PciRoot::new();
     root.add(Box::new(Fake::new(BAR))).unwrap();
     root
 }
@@ -101,28 +109,17 @@ fn functions_are_found_by_ecam_and_by_ports() {
 }
 
 #[test]
-fn the_size_of_a_bar_can_be_found_but_not_its_place_changed() {
+fn a_function_has_no_bar_but_an_entry_that_says_where_it_is() {
     let root = root();
-    let bar = ecam(1, 0x10);
-    let (low, high) = (ecam_read(&root, bar), ecam_read(&root, bar + 4));
-    assert_eq!(u64::from(low) | u64::from(high) << 32, BAR | 0b100);
-    for half in [bar, bar + 4] {
-        root.ecam_write(half, &[0xff; 4]);
-    }
-    let (low_size, high_size) = (ecam_read(&root, bar), ecam_read(&root, bar + 4));
-    assert_eq!(
-        (low_size, high_size),
-        (!(SIZE as u32 - 1) | 0b100, u32::MAX)
-    );
-    for half in [bar, bar + 4] {
-        root.ecam_write(half, &0x1234_0000_u32.to_le_bytes());
-    }
-    assert_eq!(ecam_read(&root, bar), low);
-    assert_eq!(ecam_read(&root, bar + 4), high);
-    // There is no second BAR and no expansion ROM.
-    for absent in [0x18, 0x24, 0x30] {
+    for absent in [0x10, 0x14, 0x18, 0x24, 0x30] {
         root.ecam_write(ecam(1, absent), &[0xff; 4]);
         assert_eq!(ecam_read(&root, ecam(1, absent)), 0);
+    }
+    // As Linux reads it (pci_ea_init): one entry of 16 bytes, enabled, for BAR 0, memory.
+    let entry = [0x0001_0014, 0x80ff_0002, BAR as u32, SIZE as u32 - 4];
+    for (offset, value) in (0x40..).step_by(4).zip(entry) {
+        root.ecam_write(ecam(1, offset), &[0xa5; 4]);
+        assert_eq!(ecam_read(&root, ecam(1, offset)), value, "{offset:#x}");
     }
 }
 
@@ -147,18 +144,67 @@ fn a_bar_is_there_while_memory_decoding_is_on() {
 
 #[test]
 fn the_bus_takes_31_functions() {
-    let mut root = PciRoot::new();
+    let root = PciRoot::new();
     for slot in 1..32 {
         let function = Box::new(Fake::new(BAR + u64::from(slot) * SIZE));
         assert_eq!(root.add(function).unwrap(), slot);
     }
     assert!(root.add(Box::new(Fake::new(0))).is_err());
+    assert!(root.free_slot().is_err());
     assert_eq!(ecam_read(&root, ecam(31, 0)), 0x5678_1234);
 }
 
 #[test]
+fn the_slot_of_a_function_that_is_gone_is_empty_and_can_be_had_again() {
+    let root = root();
+    let second = Fake::new(BAR + SIZE);
+    let removed = Arc::clone(&second.removed);
+    assert_eq!(root.add(Box::new(second)).unwrap(), 2);
+    root.ecam_write(ecam(2, 4), &[0b10, 0]);
+    root.remove(1);
+    assert!(!removed.load(Ordering::SeqCst));
+    root.remove(2);
+    assert!(removed.load(Ordering::SeqCst));
+    for gone in [1, 2, 99] {
+        root.remove(gone);
+        assert_eq!(ecam_read(&root, ecam(gone.into(), 0)), u32::MAX);
+    }
+    let mut data = [0; 4];
+    root.mmio_read(BAR + SIZE, &mut data);
+    assert_eq!(data, [0xff; 4]);
+    assert!(!root.has_functions());
+    assert_eq!(root.free_slot().unwrap(), 1);
+    assert_eq!(root.add(Box::new(Fake::new(BAR))).unwrap(), 1);
+    assert!(root.has_functions());
+}
+
+#[test]
+fn functions_come_and_go_while_vcpus_look_for_them() {
+    let root = root();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let found = ecam_read(&root, ecam(2, 0));
+                    assert!(matches!(found, 0x5678_1234 | u32::MAX), "{found:#x}");
+                    root.ecam_write(ecam(2, 4), &[0b10, 0]);
+                    root.mmio_write(BAR + SIZE, &[1]);
+                    assert_eq!(ecam_read(&root, ecam(1, 0)), 0x5678_1234);
+                }
+            });
+        }
+        for _ in 0..1000 {
+            assert_eq!(root.add(Box::new(Fake::new(BAR + SIZE))).unwrap(), 2);
+            root.remove(2);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
 fn capabilities_form_a_list_and_need_room() {
-    let mut header = Fake::new(BAR).header;
+    let mut header = ConfigHeader::new(HOST_BRIDGE);
     assert_eq!(
         header.add_capability(9, &[1, 2, 3], &[0, 0xf0]).unwrap(),
         0x40

@@ -47,8 +47,9 @@ impl Guest {
         let fabric = Arc::new(FakeFabric::default());
         let mut event_loop = EventLoop::new().unwrap();
         let device = add_device(&mut event_loop, Box::new(probe)).unwrap();
-        let function = VirtioPci::new(device, memory, Arc::clone(&fabric) as _, BAR).unwrap();
-        let mut root = PciRoot::new();
+        let function =
+            VirtioPci::new(device, memory, Arc::clone(&fabric) as _, BAR as u32).unwrap();
+        let root = PciRoot::new();
         assert_eq!(root.add(Box::new(function)).unwrap(), 1);
         Self {
             root,

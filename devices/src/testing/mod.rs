@@ -238,6 +238,7 @@ impl DriverQueue {
 pub struct FakeFabric {
     state: Mutex<Bindings>,
     next_gsi: AtomicU32,
+    routes: AtomicU32,
     refuse: AtomicBool,
 }
 
@@ -283,6 +284,11 @@ impl FakeFabric {
         (state.kicks.len(), state.calls.len())
     }
 
+    /// How many routes are reserved.
+    pub fn routes(&self) -> u32 {
+        self.routes.load(Ordering::Relaxed)
+    }
+
     fn state(&self) -> MutexGuard<'_, Bindings> {
         self.state.lock().unwrap()
     }
@@ -320,7 +326,14 @@ impl Fabric for FakeFabric {
 
     fn allocate_route(&self) -> io::Result<Gsi> {
         self.check()?;
+        self.routes.fetch_add(1, Ordering::Relaxed);
         Ok(Gsi(self.next_gsi.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn free_route(&self, route: Gsi) {
+        let state = self.state();
+        assert!(state.calls.iter().all(|&(gsi, ..)| gsi != route));
+        self.routes.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn bind_call(&self, gsi: Gsi, interrupt: Interrupt, call: &EventFd) -> io::Result<()> {

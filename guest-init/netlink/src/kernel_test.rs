@@ -309,6 +309,13 @@ fn routes_are_listed_as_they_were_added() {
         let connected: Vec<_> = all.iter().filter(connected).collect();
         assert_eq!(connected.len(), 1, "{connected:?}");
         assert_eq!(connected[0].1.destination, ([10, 1, 0, 0].into(), 16));
+        for (index, route) in &routes {
+            netlink.delete_route(*index, route).unwrap();
+            let error = netlink.delete_route(*index, route).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::ESRCH), "{error}");
+        }
+        let left = netlink.routes().unwrap();
+        assert!(routes.iter().all(|route| !left.contains(route)), "{left:?}");
     });
 }
 

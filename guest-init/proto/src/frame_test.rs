@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Address, Capabilities, Device, FileSystem, FilterInstruction, Interface, MacAddress, Mount,
-    MountFlags, Mountable, PacketRule, Process, Resolver, Resource, Rlimit, Root, Route, Start,
-    User, WindowSize,
+    MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource, Rlimit, Root, Route,
+    Start, User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -270,11 +270,30 @@ fn start() -> impl Strategy<Value = Start> {
         )
 }
 
+fn mac() -> impl Strategy<Value = MacAddress> {
+    any::<[u8; 6]>().prop_map(MacAddress)
+}
+
+fn plug() -> impl Strategy<Value = Plug> {
+    let routes = || vec(route(), 0..3);
+    let change = (mac(), routes(), routes());
+    prop_oneof![
+        interface().prop_map(Plug::Add),
+        mac().prop_map(Plug::Remove),
+        change.prop_map(|(mac, added, removed)| Plug::Routes {
+            mac,
+            added,
+            removed
+        }),
+    ]
+}
+
 fn to_guest() -> impl Strategy<Value = ToGuest> {
     prop_oneof![
         start().prop_map(ToGuest::start),
         any::<i32>().prop_map(|number| ToGuest::Signal { number }),
         window().prop_map(ToGuest::Resize),
+        plug().prop_map(ToGuest::Plug),
     ]
 }
 
@@ -282,6 +301,7 @@ fn to_host() -> impl Strategy<Value = ToHost> {
     prop_oneof![
         Just(ToHost::hello()),
         any::<u32>().prop_map(|pid| ToHost::Started { pid }),
+        mac().prop_map(ToHost::Unplugged),
         any::<u8>().prop_map(|code| ToHost::Exited { code }),
         (any::<u8>(), ".*").prop_map(|(code, message)| ToHost::Failed { code, message }),
     ]

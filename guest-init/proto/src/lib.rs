@@ -5,7 +5,8 @@
 //! 1. init: [`ToHost::Hello`] as soon as it has opened the port;
 //! 2. host: [`ToGuest::Start`], what to mount and to run;
 //! 3. init: [`ToHost::Started`], then [`ToHost::Exited`]; or [`ToHost::Failed`] instead of either;
-//! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`].
+//! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`], [`ToGuest::Plug`];
+//!    init answers the removal of an interface by [`ToHost::Unplugged`].
 //!
 //! The command's standard streams have ports of their own, which carry nothing but its bytes. To
 //! Linux, a port whose host side is not open is one that has ended, when it reads, and one that is
@@ -71,6 +72,9 @@ pub enum ToGuest {
     },
     /// The terminal's window has another size. Ignored without a terminal.
     Resize(WindowSize),
+    /// The network changes. An interface's device is on the bus before it is named here, and stays
+    /// until [`ToHost::Unplugged`] says that it is not used any more.
+    Plug(Plug),
 }
 
 /// A message from init to the host.
@@ -88,6 +92,8 @@ pub enum ToHost {
         /// Its process number as init sees it.
         pid: u32,
     },
+    /// The interface with this address, whose removal was ordered, is not used any more.
+    Unplugged(MacAddress),
     /// The command has ended, its output is written to the ports, and they are closed; all file
     /// systems are synced, and unmounted where nothing holds them. The guest powers off next.
     Exited {

@@ -25,8 +25,6 @@ pub(crate) fn config(
     dns: Option<UnixStream>,
     plugs: Option<OwnedFd>,
 ) -> Config {
-    // TO MERGE: `plugs` becomes a field of the configuration. Until then it stays open.
-    std::mem::forget(plugs);
     spec.start.interfaces = network.interfaces;
     spec.start.packet_rules = network.packet_rules;
     // Before the container's own.
@@ -54,6 +52,7 @@ pub(crate) fn config(
             .chain(network.devices.into_iter().map(DeviceSpec::Net))
             .collect(),
         command: Some(command(spec, dns)),
+        plugs,
         trace: false,
     }
 }

@@ -32,11 +32,23 @@ pub struct Boot {
     pub cmdline: CommandLine,
 }
 
+/// Where virtio devices are plugged in and out; at run time, too. All calls come from one thread.
+pub trait Bus: Send + Sync {
+    /// Plugs a virtio device in; its transport is the board's. Returns the slot that it has.
+    ///
+    /// # Errors
+    /// When the bus is full.
+    fn attach(&self, device: DeviceHandle) -> Result<u8>;
+
+    /// Takes a device out: it is told to stop, and the guest does not find it any more.
+    fn detach(&self, slot: u8);
+}
+
 /// A machine without its vCPU threads: VM, memory, interrupt controllers, buses.
 ///
 /// Called in this order: `new`, `attach` and `attach_console` as often as needed, `load`, then
 /// `vcpu` once for each index, all on the thread that builds the VM; then `run` on vCPU threads.
-pub trait Board: Send + Sync + Sized + 'static {
+pub trait Board: Bus + Sized + 'static {
     /// A machine with room for `cpus` vCPUs, and `memory` bytes of RAM.
     ///
     /// # Errors
@@ -45,12 +57,6 @@ pub trait Board: Send + Sync + Sized + 'static {
 
     /// Guest memory.
     fn memory(&self) -> &Arc<Memory>;
-
-    /// Plugs a virtio device in; its transport is the board's.
-    ///
-    /// # Errors
-    /// When the bus is full.
-    fn attach(&mut self, device: DeviceHandle) -> Result<()>;
 
     /// Plugs in the machine's simple console, which works from the kernel's first message on.
     ///

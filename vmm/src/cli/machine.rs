@@ -42,6 +42,7 @@ impl Options {
             },
             devices: self.shares(),
             command,
+            plugs: None,
             trace: self.trace,
         }
     }

@@ -8,14 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use proto::MacAddress;
 use serde::Deserialize;
 use vmm::DeviceSpec;
-use vmm::network::{self, MAX_QUEUE_PAIRS, Tap, net};
+use vmm::network::{self, DEFAULT_MTU, MAX_QUEUE_PAIRS, Tap, net};
 
 /// The address of the first interface that has none of its own; the next ones count on. Locally
 /// administered, as its first byte says.
 const DEFAULT_MAC: [u8; 6] = [0x02, 0x72, 0x75, 0x6e, 0x71, 0];
-
-/// What the kernel gives a tap interface (`ETH_DATA_LEN` of linux/if_ether.h).
-const DEFAULT_MTU: u16 = 1500;
 
 /// Where the host's interfaces are.
 const INTERFACES: &str = "/sys/class/net";

@@ -1,6 +1,6 @@
 //! What the event loop does for the guest's command: the conversation with init, and signals.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::session::{Outcome, Session};
 use super::signals::{Received, Signals};
 use super::terminal;
+use crate::plug::Plugs;
 
 /// How the command is doing.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +37,11 @@ pub(crate) struct Control {
     hello: Option<HelloTimer>,
     signals: Signals,
     console: Option<ConsoleHandle>,
+    plugs: Option<Plugs>,
     stopper: Stopper,
     progress: Arc<Mutex<Progress>>,
     writable_wanted: bool,
+    plugs_wanted: bool,
 }
 
 impl Control {
@@ -56,10 +59,17 @@ impl Control {
             hello,
             signals,
             console,
+            plugs: None,
             stopper,
             progress: Arc::default(),
             writable_wanted: false,
+            plugs_wanted: false,
         }
+    }
+
+    /// Has the guest's network change while the command runs.
+    pub(crate) fn set_plugs(&mut self, plugs: Plugs) {
+        self.plugs = Some(plugs);
     }
 
     /// How the command is doing, from now on.
@@ -114,6 +124,23 @@ impl Control {
         if events.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) {
             session.readable();
         }
+        if let (Some(mac), Some(plugs)) = (session.take_unplugged(), &mut self.plugs) {
+            plugs.unplugged(mac);
+        }
+    }
+
+    fn plug(&mut self, ops: &mut EventOps<'_>) {
+        let (Some(plugs), Some(session)) = (&mut self.plugs, &mut self.session) else {
+            return;
+        };
+        match plugs.receive() {
+            Ok(Some(plug)) => session.plug(plug),
+            Ok(None) => {}
+            Err(error) => {
+                debug!("the network changes no more: {error}");
+                self.close_plugs(ops);
+            }
+        }
     }
 
     /// Publishes what the session knows by now, and waits for what it needs next.
@@ -132,9 +159,41 @@ impl Control {
             Some(session) if ended => {
                 let _ = ops.remove(Events::empty(session));
                 self.session = None;
+                self.close_plugs(ops);
                 self.stopper.stop();
             }
-            _ => self.watch_session(ops),
+            _ => {
+                self.watch_session(ops);
+                self.watch_plugs(ops);
+            }
+        }
+    }
+
+    /// Changes of the network wait in their socket while the guest has no orders, or is at one.
+    fn watch_plugs(&mut self, ops: &mut EventOps<'_>) {
+        let (Some(plugs), Some(session)) = (&self.plugs, &self.session) else {
+            return;
+        };
+        let wanted = session.has_begun() && plugs.is_ready();
+        if wanted == self.plugs_wanted {
+            return;
+        }
+        self.plugs_wanted = wanted;
+        let events = Events::new(plugs, EventSet::IN);
+        let changed = if wanted {
+            ops.add(events)
+        } else {
+            ops.remove(events)
+        };
+        if let Err(e) = changed {
+            error!("changes of the network: {e:?}");
+            self.stopper.stop();
+        }
+    }
+
+    fn close_plugs(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(plugs) = self.plugs.take().filter(|_| self.plugs_wanted) {
+            let _ = ops.remove(Events::empty(&plugs));
         }
     }
 
@@ -170,12 +229,15 @@ impl Subscriber for Control {}
 impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
+        let plugs: Option<RawFd> = self.plugs.as_ref().map(AsRawFd::as_raw_fd);
         if events.fd() == self.signals.as_raw_fd() {
             self.take_signals();
         } else if Some(events.fd()) == timer {
             if let Some(expire) = self.close_timer(ops) {
                 expire();
             }
+        } else if Some(events.fd()) == plugs {
+            self.plug(ops);
         } else {
             self.converse(events.event_set());
         }

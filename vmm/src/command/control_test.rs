@@ -1,12 +1,15 @@
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
 use devices::event_loop::EventLoop;
-use proto::{Start, ToHost};
+use proto::{Plug, Start, ToGuest, ToHost};
 
 use super::super::signals::Forwarded;
 use super::*;
+use crate::plug;
 
 /// Long enough for anything that happens at all, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(60);
@@ -19,6 +22,15 @@ fn run(
     tell: impl FnOnce() + Send + 'static,
     guest: impl FnOnce(UnixStream) + Send + 'static,
 ) -> Progress {
+    run_with(patience, tell, |guest_end, _| guest(guest_end))
+}
+
+/// The same; `guest` gets the watcher's end of the network's changes, too.
+fn run_with(
+    patience: Duration,
+    tell: impl FnOnce() + Send + 'static,
+    guest: impl FnOnce(UnixStream, OwnedFd) + Send + 'static,
+) -> Progress {
     let monitor = thread::spawn(move || {
         let mut event_loop = EventLoop::new().unwrap();
         let (session, port) = Session::new(Start::default(), false).unwrap();
@@ -28,10 +40,12 @@ fn run(
         let hello = HelloTimer { timer, expire };
         let signals = Signals::take(Forwarded::Usual).unwrap();
         let stopper = event_loop.stopper();
-        let control = Control::new(Some(session), Some(hello), signals, None, stopper);
+        let (watcher, plugs, _) = plug::tests::plugs(event_loop.stopper());
+        let mut control = Control::new(Some(session), Some(hello), signals, None, stopper);
+        control.set_plugs(plugs);
         let progress = control.progress();
         event_loop.add_subscriber(control);
-        guest(port);
+        guest(port, watcher);
         event_loop.run().unwrap();
         progress.lock().unwrap().clone()
     });
@@ -74,6 +88,48 @@ fn nothing_is_waited_for_after_hello() {
         });
     });
     assert_eq!(progress.outcome, Some(Outcome::Exited(0)));
+}
+
+#[test]
+fn changes_of_the_network_come_after_the_orders_and_one_after_the_other() {
+    let routes = Plug::Routes {
+        mac: plug::tests::MAC,
+        added: Vec::new(),
+        removed: Vec::new(),
+    };
+    let (tell, told) = mpsc::channel();
+    let progress = run_with(
+        LONG * 60,
+        || (),
+        move |mut guest, watcher| {
+            let remove = Plug::Remove(plug::tests::MAC);
+            for plug in [&routes, &remove, &routes, &remove] {
+                let frame = proto::encode(plug).unwrap();
+                plug::tests::send(&watcher, &frame, &[] as &[File]);
+            }
+            // The end of the watcher is not the guest's.
+            drop(watcher);
+            thread::spawn(move || {
+                proto::send(&mut guest, &ToHost::hello()).unwrap();
+                let mut next = || proto::recv::<ToGuest>(&mut guest).unwrap();
+                let got = [next(), next(), next()];
+                guest.set_nonblocking(true).unwrap();
+                let more = proto::recv::<ToGuest>(&mut guest).is_ok();
+                guest.set_nonblocking(false).unwrap();
+                tell.send((got, more)).unwrap();
+                proto::send(&mut guest, &ToHost::Unplugged(plug::tests::MAC)).unwrap();
+                proto::send(&mut guest, &ToHost::Exited { code: 0 }).unwrap();
+                // Until the end, the port is open.
+                std::mem::forget(guest);
+            });
+        },
+    );
+    assert_eq!(progress.outcome, Some(Outcome::Exited(0)));
+    let ([start, first, second], more) = told.recv().unwrap();
+    assert!(matches!(start, ToGuest::Start { .. }), "{start:?}");
+    assert!(matches!(first, ToGuest::Plug(Plug::Routes { .. })));
+    assert!(matches!(second, ToGuest::Plug(Plug::Remove(_))));
+    assert!(!more, "the interface has not left yet");
 }
 
 #[test]

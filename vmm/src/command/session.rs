@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use libc::c_long;
-use proto::{Decoder, Error, Start, ToGuest, ToHost, WindowSize};
+use proto::{Decoder, Error, MacAddress, Plug, Start, ToGuest, ToHost, WindowSize};
 use tracing::debug;
 
 use super::systemd;
@@ -50,6 +50,8 @@ pub(crate) struct Session {
     systemd: bool,
     start: Option<Start>,
     init_ready: Option<Duration>,
+    /// What the guest said last.
+    unplugged: Option<MacAddress>,
     outcome: Option<Outcome>,
 }
 
@@ -70,6 +72,7 @@ impl Session {
             systemd,
             start: Some(start),
             init_ready: None,
+            unplugged: None,
             outcome: None,
         };
         Ok((session, port))
@@ -109,6 +112,17 @@ impl Session {
             }
             None => self.send(&ToGuest::Resize(size)),
         }
+    }
+
+    /// Tells the guest of a change of its network.
+    pub(crate) fn plug(&mut self, plug: Plug) {
+        self.send(&ToGuest::Plug(plug));
+    }
+
+    /// The interface that the guest has let go of since the last time. It is told of one after the
+    /// other.
+    pub(crate) fn take_unplugged(&mut self) -> Option<MacAddress> {
+        self.unplugged.take()
     }
 
     /// The socket is readable: takes in what the guest says.
@@ -158,6 +172,7 @@ impl Session {
                 }
             }
             ToHost::Started { pid } => milestone(format_args!("command started pid={pid}")),
+            ToHost::Unplugged(mac) => self.unplugged = Some(mac),
             ToHost::Exited { code } => {
                 milestone(format_args!("command exited code={code}"));
                 let code = if self.systemd {

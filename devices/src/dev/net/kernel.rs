@@ -3,20 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use ::vhost::VhostBackend;
 use ::vhost::vhost_kern::vhost_binding::{VHOST_NET_SET_BACKEND, vhost_vring_file};
 use tracing::debug;
-use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref};
 
 use super::features::MRG_RXBUF;
 use super::interface::Interface;
 use crate::Memory;
 use crate::device::{DeviceError, Traits};
 use crate::queue::VirtQueue;
-use crate::vhost::{Backend, Kernel, request, require};
+use crate::vhost::{Backend, GET_FEATURES, Kernel, request, require};
 
 pub(super) const NET_SET_BACKEND: u64 = request::<vhost_vring_file>(0x30);
 
@@ -91,6 +91,15 @@ impl Backend for KernelNet {
     fn stop(&mut self) {
         self.interface.stop();
     }
+}
+
+/// Whether a descriptor is one of vhost's: a tap knows no such request.
+#[allow(unsafe_code)] // A request that the library makes for files only that it opened itself.
+pub(super) fn is_vhost(file: &OwnedFd) -> bool {
+    let mut features = 0_u64;
+    // SAFETY: the request writes a `u64`, which lives through the call; by its number (_IOR of 8
+    // bytes), whatever else the descriptor is writes no more.
+    unsafe { ioctl_with_mut_ref(file, GET_FEATURES, &mut features) == 0 }
 }
 
 /// Connects a ring of vhost-net with `tap`, or with nothing: then the kernel uses neither the ring

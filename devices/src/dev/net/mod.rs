@@ -26,6 +26,7 @@ mod user;
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 
@@ -83,6 +84,28 @@ pub struct Config {
     /// An opened /dev/vhost-net for each queue pair, so that the kernel moves the packets; or none
     /// at all.
     pub vhost: Vec<File>,
+}
+
+impl Config {
+    /// An interface whose descriptors another process has opened: the queues of a device, and then
+    /// perhaps as many of /dev/vhost-net.
+    pub fn adopt(name: String, mac: [u8; 6], mtu: u16, mut descriptors: Vec<OwnedFd>) -> Self {
+        let half = descriptors.len() / 2;
+        let has_vhost = descriptors.len().is_multiple_of(2)
+            && descriptors.get(half).is_some_and(kernel::is_vhost);
+        let vhost = if has_vhost {
+            descriptors.split_off(half)
+        } else {
+            Vec::new()
+        };
+        Self {
+            name,
+            mac,
+            mtu,
+            queues: Tap::adopt(descriptors),
+            vhost: vhost.into_iter().map(File::from).collect(),
+        }
+    }
 }
 
 /// Makes the device.

@@ -32,6 +32,24 @@ fn the_configuration_is_what_the_driver_reads() {
 }
 
 #[test]
+fn descriptors_are_taps_unless_the_second_half_is_vhosts() {
+    let adopt = |count| {
+        let descriptors = (0..count).map(|_| wire().1).collect();
+        let config = Config::adopt("eth0".to_owned(), MAC, 1500, descriptors);
+        (config.queues.len(), config.vhost.len())
+    };
+    for count in 0..5 {
+        assert_eq!(adopt(count), (count, 0));
+    }
+    let Ok(vhost) = std::fs::File::open("/dev/vhost-net") else {
+        return eprintln!("left out: no /dev/vhost-net");
+    };
+    let descriptors = vec![wire().1, vhost.into()];
+    let config = Config::adopt("eth0".to_owned(), MAC, 1500, descriptors);
+    assert_eq!((config.queues.len(), config.vhost.len()), (1, 1));
+}
+
+#[test]
 fn a_configuration_that_makes_no_sense_is_refused_by_name() {
     let refused = |change: fn(&mut Config), what: &str| {
         let mut config = config(vec![wire().0]);

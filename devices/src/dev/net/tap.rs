@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 #[cfg(any(test, feature = "testing"))]
@@ -96,9 +96,20 @@ impl Tap {
         Self::open(path, "", queues)
     }
 
+    /// The queues of a device that another process has opened and set up as these functions do.
+    pub fn adopt(queues: Vec<OwnedFd>) -> Vec<Self> {
+        let adopt = |(index, queue)| Self {
+            file: File::from(queue),
+            attached: index == 0,
+            #[cfg(any(test, feature = "testing"))]
+            requests: None,
+        };
+        queues.into_iter().enumerate().map(adopt).collect()
+    }
+
     /// The end of a socket that keeps packets apart, for tests.
     #[cfg(any(test, feature = "testing"))]
-    pub fn fake(file: impl Into<std::os::fd::OwnedFd>) -> (Self, Requests) {
+    pub fn fake(file: impl Into<OwnedFd>) -> (Self, Requests) {
         let requests = Requests::default();
         let tap = Self {
             file: File::from(file.into()),
@@ -226,6 +237,12 @@ impl AsRawFd for Tap {
 impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+impl From<Tap> for OwnedFd {
+    fn from(tap: Tap) -> Self {
+        tap.file.into()
     }
 }
 

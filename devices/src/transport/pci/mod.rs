@@ -24,7 +24,7 @@ use crate::Memory;
 use crate::event_loop::DeviceHandle;
 use crate::fabric::{Doorbell, Fabric};
 use crate::log_limit::LogLimit;
-use crate::pci::{Bar, ConfigHeader, NoRoom, PciFunction};
+use crate::pci::{ConfigHeader, NoRoom, PciFunction};
 use capabilities::Capabilities;
 use common::{NO_VECTOR, Request, Vectors};
 use msix::Msix;
@@ -34,7 +34,7 @@ const MAX_QUEUES: u16 = 255;
 
 /// A virtio device as a PCI function.
 ///
-/// Its BAR does not move (see [`ConfigHeader`]). INTx is not offered: a driver needs MSI-X, and the
+/// Its memory does not move (see [`ConfigHeader`]). INTx is not offered: a driver needs MSI-X, and the
 /// ISR status is always 0.
 pub struct VirtioPci {
     core: Transport,
@@ -79,7 +79,7 @@ impl VirtioPci {
     pub const BAR_SIZE: u64 = layout::BAR_SIZE;
 
     /// A function for `device`, whose BAR is at guest address `bar` (a multiple of
-    /// [`Self::BAR_SIZE`], anywhere in the windows of the host bridge).
+    /// [`Self::BAR_SIZE`], in the window of the host bridge).
     ///
     /// # Errors
     /// When the device does not fit into a PCI function, or out of file descriptors.
@@ -87,7 +87,7 @@ impl VirtioPci {
         device: DeviceHandle,
         memory: Arc<Memory>,
         fabric: Arc<dyn Fabric>,
-        bar: u64,
+        bar: u32,
     ) -> Result<Self, VirtioPciError> {
         let core = Transport::new(device, memory)?;
         let queues = core.queues().count();
@@ -95,12 +95,10 @@ impl VirtioPci {
             return Err(VirtioPciError::TooManyQueues(queues));
         }
         let mut header = ConfigHeader::new(capabilities::identity(core.kind()));
-        header.set_bar(Bar {
-            address: bar,
-            size: Self::BAR_SIZE,
-        });
         let vectors = queues + 1;
         let capabilities = Capabilities::add(&mut header, vectors, core.config().len())?;
+        // Last: Linux looks for it once, and for the others more often.
+        header.add_memory(bar, Self::BAR_SIZE as u32)?;
         Ok(Self {
             msix: Msix::new(Arc::clone(&fabric), vectors),
             vectors: Vectors::new(queues.into()),
@@ -111,7 +109,7 @@ impl VirtioPci {
             header,
             capabilities,
             fabric,
-            bar,
+            bar: bar.into(),
         })
     }
 
@@ -255,6 +253,13 @@ impl PciFunction for VirtioPci {
 
     fn bar(&self) -> Option<Range<u64>> {
         Some(self.bar..self.bar + Self::BAR_SIZE)
+    }
+
+    /// As if the driver had reset it, but for the routes, which the next function gets.
+    fn removed(&mut self) {
+        let reset = self.core.write_status(0);
+        self.status_changed(reset);
+        self.msix.release();
     }
 
     fn decodes_memory(&self) -> bool {

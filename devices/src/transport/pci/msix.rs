@@ -105,6 +105,12 @@ impl Msix {
         }
     }
 
+    /// Gives the routes back. After [`Self::detach_all`].
+    pub(crate) fn release(&mut self) {
+        let routes = self.vectors.iter_mut().filter_map(|entry| entry.gsi.take());
+        routes.for_each(|gsi| self.outside.fabric.free_route(gsi));
+    }
+
     /// The guest wrote the capability's message control.
     pub(crate) fn set_control(&mut self, control: u16) {
         self.enabled = control & CONTROL_ENABLE != 0;

@@ -147,4 +147,25 @@ proptest! {
         guest.bring_up(VERSION_1);
         prop_assert_eq!(guest.status(), RUNNING);
     }
+
+    /// Whatever a driver is at, its function can be taken from it.
+    #[test]
+    fn any_accesses_leave_a_function_that_can_be_removed(
+        events in prop::collection::vec(event(), 1..60)
+    ) {
+        let probe = Probe::new();
+        let host = probe.host.try_clone().unwrap();
+        let mut guest = Guest::new(probe);
+        guest.enumerate();
+        for event in events {
+            play(&mut guest, &host, event);
+        }
+        guest.root.remove(1);
+        prop_assert_eq!((guest.fabric.bound(), guest.fabric.routes()), ((0, 0), 0));
+        prop_assert_eq!(guest.config_read(0, 4), u32::MAX);
+        // Told all that came before: nothing is left to serve.
+        guest.serve();
+        host.write(1).unwrap();
+        prop_assert_eq!(guest.serve(), []);
+    }
 }

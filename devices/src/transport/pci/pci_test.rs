@@ -27,7 +27,15 @@ fn the_function_says_what_it_is() {
     // MSI-X has no type there, but the upper byte of its control: enabled.
     assert_eq!(
         kinds,
-        [(9, 1), (9, 3), (9, 2), (9, 4), (9, 5), (0x11, 0x80)]
+        [
+            (9, 1),
+            (9, 3),
+            (9, 2),
+            (9, 4),
+            (9, 5),
+            (0x11, 0x80),
+            (0x14, 0)
+        ]
     );
     assert_eq!(guest.config_read(guest.msix() + 2, 2) & 0x7ff, 2);
     assert_eq!(guest.read(guest.common(0x12), 2), 2, "queues");
@@ -85,6 +93,24 @@ fn a_reset_is_complete_when_the_device_has_stopped() {
         }]
     );
     assert_eq!(guest.fabric.interrupts(), [], "of the time before");
+}
+
+#[test]
+fn a_function_that_is_removed_stops_its_device_and_leaves_nothing_bound() {
+    for resetting in [false, true] {
+        let (mut guest, notify) = running();
+        guest.serve();
+        assert_ne!(guest.fabric.routes(), 0);
+        if resetting {
+            guest.set_status(0);
+        }
+        guest.root.remove(1);
+        assert_eq!(guest.fabric.bound(), (0, 0));
+        assert_eq!(guest.fabric.routes(), 0);
+        guest.write(notify[0], 2, 0);
+        assert_eq!(guest.serve(), [Told::Stopped]);
+        assert_eq!(guest.config_read(0, 4), u32::MAX);
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub struct KvmFabric {
 struct Routes {
     messages: BTreeMap<Gsi, MsiMessage>,
     next: u32,
+    free: Vec<Gsi>,
     end: u32,
 }
 
@@ -35,6 +36,7 @@ impl KvmFabric {
         let routes = Routes {
             messages: BTreeMap::new(),
             next: MSI_GSI_START,
+            free: Vec::new(),
             end,
         };
         Self {
@@ -65,12 +67,21 @@ impl Fabric for KvmFabric {
 
     fn allocate_route(&self) -> io::Result<Gsi> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gsi) = routes.free.pop() {
+            return Ok(gsi);
+        }
         if routes.next >= routes.end {
             return Err(io::Error::other("KVM has no interrupt routes left"));
         }
         let gsi = Gsi(routes.next);
         routes.next += 1;
         Ok(gsi)
+    }
+
+    fn free_route(&self, gsi: Gsi) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its message stays in KVM's table until the next one replaces it.
+        routes.free.push(gsi);
     }
 
     fn bind_call(&self, gsi: Gsi, interrupt: Interrupt, call: &EventFd) -> io::Result<()> {

@@ -21,7 +21,7 @@ use devices::pci::PciRoot;
 use devices::transport::pci::VirtioPci;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
-use super::{Board, Boot};
+use super::{Board, Boot, Bus};
 use crate::exit::Exit;
 use crate::memory;
 use fabric::KvmFabric;
@@ -45,7 +45,6 @@ pub struct Pc {
     pci: PciRoot,
     ports: PortBus,
     machine: Machine,
-    next_bar: u64,
     processors: Processors,
     entry: Option<Entry>,
 }
@@ -75,7 +74,6 @@ impl Board for Pc {
                 serial: false,
                 pvpanic: true,
             },
-            next_bar: layout::PCI_WINDOW_START,
             processors: Processors::new(kvm, cpus, features)?,
             entry: None,
         })
@@ -83,15 +81,6 @@ impl Board for Pc {
 
     fn memory(&self) -> &Arc<Memory> {
         &self.memory
-    }
-
-    fn attach(&mut self, device: DeviceHandle) -> Result<()> {
-        let fabric: Arc<dyn Fabric> = self.fabric.clone();
-        let function = VirtioPci::new(device, Arc::clone(&self.memory), fabric, self.next_bar)?;
-        self.next_bar += VirtioPci::BAR_SIZE;
-        self.pci.add(Box::new(function))?;
-        self.machine.pci = true;
-        Ok(())
     }
 
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()> {
@@ -109,6 +98,7 @@ impl Board for Pc {
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {
+        self.machine.pci = self.pci.has_functions();
         let (kernel, initrd) = super::images::load(&self.memory, boot)?;
         arch::boot::write(
             &self.memory,
@@ -158,6 +148,21 @@ impl Board for Pc {
             other => bail!("the guest's processor stopped for {other:?}, which no PC does"),
         }
         Ok(None)
+    }
+}
+
+impl Bus for Pc {
+    fn attach(&self, device: DeviceHandle) -> Result<u8> {
+        let fabric: Arc<dyn Fabric> = self.fabric.clone();
+        let slot = self.pci.free_slot()?;
+        // The window is below 4 GiB.
+        let bar = (layout::PCI_WINDOW_START + u64::from(slot) * VirtioPci::BAR_SIZE) as u32;
+        let function = VirtioPci::new(device, Arc::clone(&self.memory), fabric, bar)?;
+        Ok(self.pci.add(Box::new(function))?)
+    }
+
+    fn detach(&self, slot: u8) {
+        self.pci.remove(slot);
     }
 }
 
