@@ -148,16 +148,31 @@ fn the_monitor_has_given_up_what_it_does_not_need() {
     let files = "00000000880000db";
     let none = "0000000000000000";
     let lines = threads.lines().filter(|line| !line.starts_with("kvm-"));
-    // The kernel's thread that serves the network is named by the process.
-    let lines = lines.map(|line| line.replace(&format!("vhost-{pid} "), "vhost "));
+    // The kernel's thread that serves the network is named by the one that asked for it.
+    let lines = lines.map(|line| match line.split_once(' ') {
+        Some((name, rest)) if name.starts_with("vhost-") => format!("vhost {rest}"),
+        _ => line.to_owned(),
+    });
     let lines: Vec<_> = lines.collect();
     let expected = [
         format!("fs-runq {files} {files} 1 2 root volumes"),
+        format!("net {none} {none} 1 2"),
         format!("proxy {none} {none} 1 2"),
         format!("vcpu0 {none} {none} 1 2"),
         format!("vhost {none} {none} 1 2"),
     ];
     assert_eq!(lines, expected);
+
+    // The process that watches the network namespace: CAP_NET_ADMIN and MKNOD, bits 12 and 27.
+    let watch = script(&format!(
+        "pid=$(pgrep -P {pid}); cat /proc/$pid/comm
+         awk '/^(CapPrm|CapEff|NoNewPrivs|Seccomp):/ {{ print $2 }}' /proc/$pid/status"
+    ));
+    let network = "0000000008001000";
+    assert_eq!(
+        watch.unwrap(),
+        format!("network\n{network}\n{network}\n1\n2")
+    );
 }
 
 /// Docker's init is the first process, ours its child.
