@@ -24,8 +24,8 @@ const HOST_BRIDGE: Identity = Identity {
 /// would be two exits instead of one.
 ///
 /// An access goes to its function under that function's lock, so that vCPUs do not wait for each
-/// other's devices; the lock of all slots is only read, but when a function comes or goes. A slot without a function costs the guest one read when it looks for
-/// devices.
+/// other's devices; the lock of all slots is only read, but when a function comes or goes. A slot
+/// without a function costs the guest one read when it looks for devices.
 pub struct PciRoot {
     /// One for each slot number.
     slots: RwLock<Vec<Option<Slot>>>,
