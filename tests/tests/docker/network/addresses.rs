@@ -4,13 +4,13 @@ use tests::docker::{Container, script};
 
 use super::{Network, run};
 
-/// Interfaces, addresses and routes, without what has to differ: the numbers and kinds of interfaces.
+/// Interfaces, addresses and routes, without what differs from one container of runc's to the next: the numbers of interfaces.
 const SEEN: &str = r#"
-ip -o addr | sed -E 's/^[0-9]+: //; s/@[^ ]*//; s/ (tentative|flags [0-9]+) / /'
+ip -o addr | sed -E 's/^[0-9]+: //; s/@[^ ]*//; s/ (tentative|flags [0-9]+) / /' | sort
 for i in /sys/class/net/*; do
     echo ${i##*/} $(cat $i/mtu $i/address) $(cat /proc/sys/net/ipv6/conf/${i##*/}/disable_ipv6)
 done
-ip route
+ip route | sort
 ip -6 route | grep -v '^ff00' | sort
 hostname
 cat /etc/hosts /etc/resolv.conf
