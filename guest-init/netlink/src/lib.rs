@@ -17,8 +17,8 @@ mod socket;
 use std::io;
 
 use libc::{
-    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR,
-    RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK,
+    RTM_DELADDR, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK,
 };
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
@@ -233,10 +233,11 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's: ENODEV, EOPNOTSUPP for one that is hardware's.
+    #[cfg(any(test, feature = "testing"))]
     pub fn delete_link(&mut self, index: u32) -> Result<()> {
         let message = link::change(index, &LinkChange::default());
         self.socket
-            .request(RTM_DELLINK, 0, &message)
+            .request(libc::RTM_DELLINK, 0, &message)
             .map_err(|reason| reason.of(format_args!("delete network interface {index}")))
     }
 }
