@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::exec::Agent;
 use crate::{
     Address, Capabilities, Device, FileSystem, FilterInstruction, Interface, MacAddress, Mount,
     MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource, Rlimit, Root, Route,
@@ -226,6 +227,15 @@ fn resolver() -> impl Strategy<Value = Resolver> {
     })
 }
 
+fn agent() -> impl Strategy<Value = Agent> {
+    any::<[String; 4]>().prop_map(|[container, authority, certificate, key]| Agent {
+        container,
+        authority,
+        certificate,
+        key,
+    })
+}
+
 fn start() -> impl Strategy<Value = Start> {
     let paths = || vec(".*", 0..3);
     (
@@ -240,7 +250,7 @@ fn start() -> impl Strategy<Value = Start> {
         vec((".*", ".*"), 0..3),
         (paths(), paths()),
         option::of(any::<u64>()),
-        process(),
+        (option::of(agent()), process()),
     )
         .prop_map(
             |(
@@ -251,7 +261,7 @@ fn start() -> impl Strategy<Value = Start> {
                 sysctls,
                 paths,
                 pids_limit,
-                process,
+                (agent, process),
             )| Start {
                 root,
                 mounts,
@@ -265,6 +275,7 @@ fn start() -> impl Strategy<Value = Start> {
                 masked_paths: paths.0,
                 read_only_paths: paths.1,
                 pids_limit,
+                agent,
                 process,
             },
         )

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dns;
+pub mod exec;
 mod frame;
 mod network;
 mod plug;
@@ -39,7 +40,7 @@ pub use start::{
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";

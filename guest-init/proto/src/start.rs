@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::exec::Agent;
 use crate::{Interface, PacketRule, Resolver};
 
 /// Everything that init needs to know to run one command.
@@ -40,6 +41,8 @@ pub struct Start {
     /// Most processes and threads that the command and its children may be together; unset: as many
     /// as the kernel has room for.
     pub pids_limit: Option<u64>,
+    /// Who runs further commands in the container; unset: nobody.
+    pub agent: Option<Agent>,
     /// The command.
     pub process: Process,
 }

@@ -93,6 +93,7 @@ fn start(spec: &Spec, options: &Options) -> Result<Start> {
         packet_rules: Vec::new(),
         resolver: None,
         resolv_conf: None,
+        agent: None,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         sysctls: sysctls(spec, linux),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
