@@ -34,6 +34,8 @@ pub struct Rewritten {
     files: Vec<&'static str>,
     /// config.json is the one for runc.
     replaced: bool,
+    /// What the user should know, a line each.
+    pub warnings: Vec<String>,
 }
 
 impl Drop for Rewritten {
@@ -48,19 +50,19 @@ impl Drop for Rewritten {
     }
 }
 
-/// Splits the configuration in `bundle`, and replaces it by the part for runc. `root` is where
-/// runq is installed, `given` are the options of the command line.
+/// Splits the configuration in `bundle`, that of the container with this ID, and replaces it by the
+/// part for runc. `root` is where runq is installed, `given` are the options of the command line.
 ///
 /// # Errors
 /// Names what is wrong or missing; then the bundle is as it was.
-pub fn rewrite(bundle: &Path, root: &Path, given: &Given) -> Result<Rewritten> {
+pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Result<Rewritten> {
     let bundle = bundle
         .canonicalize()
         .with_context(|| format!("bundle {}", bundle.display()))?;
     let config = read_original(&bundle)?;
     namespace::check(&config)?;
-    let host = host::probe(&bundle, root)?;
-    write(bundle, &split(&config, given, &host)?)
+    let host = host::probe(&bundle, container, root)?;
+    write(bundle, split(&config, given, &host)?)
 }
 
 /// Whether the container with this bundle is in a VM.
@@ -98,11 +100,12 @@ fn read(path: &Path) -> Result<Value> {
 }
 
 /// Writes all files; config.json takes its place last, at once.
-fn write(bundle: PathBuf, split: &Split) -> Result<Rewritten> {
+fn write(bundle: PathBuf, split: Split) -> Result<Rewritten> {
     let mut written = Rewritten {
         bundle,
         files: Vec::new(),
         replaced: false,
+        warnings: split.warnings,
     };
     for file in &split.files {
         written.create(file)?;

@@ -22,6 +22,8 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         vm_folder: "/var/lib/runq/vm".into(),
         commit: None,
         bundle: bundle.to_str().unwrap().into(),
+        container: "c0ffee".into(),
+        certificates: Err("no certificates".into()),
         devices: vec![Device {
             path: host::KVM,
             major: 10,
@@ -32,7 +34,7 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         open_files: 1024,
     };
     let config = read_original(bundle)?;
-    write(bundle.to_owned(), &split(&config, given, &host)?)
+    write(bundle.to_owned(), split(&config, given, &host)?)
 }
 
 fn given() -> Given {

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::certs::Certificates;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::process::{Resource, getrlimit};
@@ -37,6 +38,10 @@ pub struct Host {
     pub commit: Option<String>,
     /// The container's bundle; absolute.
     pub bundle: String,
+    /// The container's ID.
+    pub container: String,
+    /// The certificates that are installed, or why there are none.
+    pub certificates: Result<Certificates, String>,
     /// Those devices that the monitor can use and the host has.
     pub devices: Vec<Device>,
     /// Major number of the devices /dev/tapN, if there are any.
@@ -68,11 +73,11 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// Looks at the host for a container with this bundle; `root` is where runq is installed.
+/// Looks at the host for a container with this bundle and ID; `root` is where runq is installed.
 ///
 /// # Errors
 /// When something is missing that no VM runs without.
-pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
+pub fn probe(bundle: &Path, container: &str, root: &Path) -> Result<Host> {
     let vm_folder = root.join("vm");
     for part in PARTS {
         let path = vm_folder.join(part);
@@ -90,6 +95,8 @@ pub fn probe(bundle: &Path, root: &Path) -> Result<Host> {
         vm_folder: text(&vm_folder)?,
         commit: commit(&vm_folder),
         bundle: text(bundle)?,
+        container: container.to_owned(),
+        certificates: Certificates::read(root).map_err(|error| format!("{error:#}")),
         devices: std::iter::once(kvm).chain(optional).collect(),
         macvtap_major: load_macvtap(),
         cpus: online_cpus()?,
@@ -201,7 +208,7 @@ mod tests {
         let vm = folder.path().join("vm");
         fs::create_dir(&vm).unwrap();
         for part in PARTS {
-            let error = probe(folder.path(), folder.path()).unwrap_err();
+            let error = probe(folder.path(), "id", folder.path()).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 format!(
@@ -211,7 +218,7 @@ mod tests {
             );
             fs::write(vm.join(part), "").unwrap();
         }
-        let error = probe(folder.path(), folder.path()).unwrap_err();
+        let error = probe(folder.path(), "id", folder.path()).unwrap_err();
         let expected = format!("{}/version: install runq anew", vm.display());
         assert_eq!(error.to_string(), expected);
     }

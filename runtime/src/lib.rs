@@ -9,6 +9,7 @@
 //! what happens on the host, which is runc's, and what happens in the VM ([`vmspec::VmSpec`]).
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
+pub mod certs;
 pub mod check;
 pub mod cli;
 pub mod create;

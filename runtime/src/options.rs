@@ -73,6 +73,8 @@ pub struct Options {
     pub cpu_features: String,
     /// The command is systemd.
     pub systemd: bool,
+    /// Further commands can be run in the container.
+    pub exec: bool,
     /// Filter for the log of `proxy`; unset: it prints none.
     pub log: Option<String>,
 }
@@ -91,8 +93,6 @@ impl Options {
         }
         // Upstream's QEMU did without PMU and virtio 1 on a host that is a VM itself.
         source.flag("nestedvm", "")?;
-        // Nobody can run further commands in the VM yet.
-        source.flag("noexec", "RUNQ_NOEXEC")?;
         Ok(Self {
             cpus: source.number(["cpu", "RUNQ_CPU"], "vCPUs", 1, (1, MOST_CPUS))?,
             memory_mib: source.number(
@@ -106,6 +106,7 @@ impl Options {
             environment_file: source.flag("runqenv", "RUNQ_RUNQENV")?,
             cpu_features: cpu_features(&source)?,
             systemd: source.flag("", "RUNQ_SYSTEMD")?,
+            exec: !source.flag("noexec", "RUNQ_NOEXEC")?,
             log: source
                 .find("", &["RUNQ_LOG"])
                 .map(|setting| setting.value.to_owned())

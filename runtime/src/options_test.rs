@@ -23,6 +23,7 @@ fn the_defaults_are_those_of_the_documentation() {
             environment_file: false,
             cpu_features: "host".into(),
             systemd: false,
+            exec: true,
             log: None,
         }
     );
@@ -37,7 +38,13 @@ fn a_variable_comes_before_the_option() {
     .unwrap();
     assert_eq!(options.cpus, 4);
     assert_eq!(options.memory_mib, 512);
-    assert!(!options.environment_file);
+    assert!(!options.environment_file && options.exec);
+    assert!(!read(&[("noexec", "true")], &[]).unwrap().exec);
+    assert!(
+        read(&[("noexec", "true")], &["RUNQ_NOEXEC=0"])
+            .unwrap()
+            .exec
+    );
 }
 
 #[test]

@@ -28,7 +28,16 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let place = Self { folder };
         place.program("runc", RUNC);
-        fs::create_dir_all(place.path("root/vm")).unwrap();
+        fs::create_dir_all(place.path("root/vm/certs")).unwrap();
+        for file in [
+            "vm/certs/ca.pem",
+            "vm/certs/cert.pem",
+            "vm/certs/key.pem",
+            "cert.pem",
+            "key.pem",
+        ] {
+            fs::write(place.path("root").join(file), file).unwrap();
+        }
         for part in ["proxy", "kernel", "initrd"] {
             fs::write(place.path("root/vm").join(part), "").unwrap();
         }
@@ -129,10 +138,16 @@ fn create_splits_and_hands_over() {
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(
         place.bundle(),
-        ["config.json", "config.json.orig", "vmspec.json"]
+        [
+            "config.json",
+            "config.json.orig",
+            "exec.json",
+            "vmspec.json"
+        ]
     );
     let vm = runtime::vmspec::VmSpec::load(&place.path("bundle/vmspec.json")).unwrap();
     assert_eq!(vm.memory_mib, 512);
+    assert_eq!(vm.start.agent.unwrap().container, "ID");
 }
 
 #[test]

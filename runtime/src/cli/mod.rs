@@ -162,7 +162,11 @@ fn create(line: &CommandLine) -> Result<ExitCode> {
     let bundle = line
         .option(&["bundle", "b"], &CREATE_VALUES)
         .unwrap_or_else(|| PathBuf::from("."));
-    let rewritten = create::rewrite(&bundle, &root(), &line.ours)?;
+    let id = line.operand(&CREATE_VALUES).unwrap_or_default();
+    let rewritten = create::rewrite(&bundle, &id.to_string_lossy(), &root(), &line.ours)?;
+    for warning in &rewritten.warnings {
+        Report::new(line).warning(warning);
+    }
     let error = runc.exec(line);
     drop(rewritten);
     Err(error)

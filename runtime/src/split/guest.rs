@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
+use proto::exec::Agent;
 use proto::{Device, FileSystem, Root, Start, ToGuest};
 
 use super::resources::Sizes;
@@ -45,7 +46,7 @@ pub(super) fn vm_spec(
     sizes: &Sizes,
     host: &Host,
 ) -> Result<VmSpec> {
-    let mut start = start(spec, options).context("config.json")?;
+    let mut start = start(spec, options, host).context("config.json")?;
     let commit = host
         .commit
         .iter()
@@ -63,6 +64,18 @@ pub(super) fn vm_spec(
     })
 }
 
+/// Who runs further commands, if that is wanted and certificates are there.
+fn agent(options: &Options, host: &Host) -> Option<Agent> {
+    let certificates = host.certificates.as_ref().ok();
+    let certificates = certificates.filter(|_| options.exec)?;
+    Some(Agent {
+        container: host.container.clone(),
+        authority: certificates.authority.clone(),
+        certificate: certificates.agent.certificate.clone(),
+        key: certificates.agent.key.clone(),
+    })
+}
+
 /// Refuses here, where the user learns of it, what one message cannot carry.
 fn check_length(start: &Start) -> Result<()> {
     let message = ToGuest::Start {
@@ -73,7 +86,7 @@ fn check_length(start: &Start) -> Result<()> {
     Ok(())
 }
 
-fn start(spec: &Spec, options: &Options) -> Result<Start> {
+fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
     let linux = spec::linux(spec)?;
     let mut process = process::translate(spec::process(spec)?)?;
     if let Some(profile) = linux.seccomp() {
@@ -93,7 +106,7 @@ fn start(spec: &Spec, options: &Options) -> Result<Start> {
         packet_rules: Vec::new(),
         resolver: None,
         resolv_conf: None,
-        agent: None,
+        agent: agent(options, host),
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         sysctls: sysctls(spec, linux),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),

@@ -26,6 +26,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::certs::CLIENT;
 use crate::host::Host;
 use crate::options::{Given, Options};
 use crate::spec;
@@ -57,8 +58,10 @@ pub struct Split {
     pub runc: Value,
     /// For `proxy`.
     pub vm: VmSpec,
-    /// Files that runc's configuration refers to, beside [`VMSPEC`].
+    /// Files beside [`VMSPEC`]: those that runc's configuration refers to, and what `runq exec` needs.
     pub files: Vec<BundleFile>,
+    /// What the user should know, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// Splits the configuration `config`, with what the command line gives.
@@ -74,11 +77,25 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
     let added = additions::add(config, &spec, &options, host);
     let spec = spec::read(&added.config).context("config.json")?;
     let sizes = resources::Sizes::of(&spec, &options, host)?;
-    Ok(Split {
+    let mut split = Split {
         vm: guest::vm_spec(&spec, &options, &sizes, host)?,
         runc: runc::rewrite(&added.config, &spec, &options, &sizes, host)?,
         files: added.files,
-    })
+        warnings: Vec::new(),
+    };
+    match &host.certificates {
+        _ if !options.exec => {}
+        Ok(certificates) => split.files.push(BundleFile {
+            name: CLIENT,
+            contents: serde_json::to_string(&certificates.client()).context(CLIENT)?,
+            mode: 0o400,
+            owner: (0, 0),
+        }),
+        Err(error) => split.warnings.push(format!(
+            "no docker exec: {error}: `runq certs` makes certificates"
+        )),
+    }
+    Ok(split)
 }
 
 /// A path of the container without double slashes, dots and a slash at its end; relative ones

@@ -33,6 +33,8 @@ fn host() -> Host {
         vm_folder: "/var/lib/runq/vm".into(),
         commit: Some("0123abc".into()),
         bundle: "/run/bundle".into(),
+        container: "c0ffee".into(),
+        certificates: Err("no certificates".into()),
         devices: vec![device("/dev/kvm", 232), device("/dev/vhost-net", 238)],
         macvtap_major: Some(237),
         cpus: 8,

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use runtime::certs::{Certificates, Pair};
 
 const GIB: i64 = 1 << 30;
 const MIB: i64 = 1 << 20;
@@ -499,4 +500,64 @@ fn systemd_mounts_control_groups_itself() {
     );
     let plain = split_with(&self::config("run"), &[]);
     assert!(targets(&plain).contains(&("/sys/fs/cgroup", "")));
+}
+
+/// A host on which certificates are installed.
+fn host_with_certificates() -> Host {
+    let pair = |name: &str| Pair {
+        certificate: format!("{name}'s certificate"),
+        key: format!("{name}'s key"),
+    };
+    Host {
+        certificates: Ok(Certificates {
+            authority: "authority".into(),
+            agent: pair("agent"),
+            client: pair("client"),
+        }),
+        ..host()
+    }
+}
+
+#[test]
+fn each_side_gets_its_part_of_the_certificates() {
+    let split = split(&config("run"), &Given::new(), &host_with_certificates()).unwrap();
+    let agent = split.vm.start.agent.unwrap();
+    assert_eq!(
+        [
+            &agent.container,
+            &agent.authority,
+            &agent.certificate,
+            &agent.key
+        ],
+        ["c0ffee", "authority", "agent's certificate", "agent's key"]
+    );
+    let file = split.files.iter().find(|file| file.name == "exec.json");
+    let file = file.unwrap();
+    assert_eq!((file.mode, file.owner), (0o400, (0, 0)));
+    let expected = json!({
+        "authority": "authority",
+        "certificate": "client's certificate",
+        "key": "client's key",
+    });
+    assert_eq!(
+        serde_json::from_str::<Value>(&file.contents).unwrap(),
+        expected
+    );
+    assert!(split.warnings.is_empty());
+}
+
+#[test]
+fn without_an_agent_there_are_no_keys() {
+    let noexec = given(&[("noexec", "true")]);
+    let quiet = split(&config("run"), &noexec, &host_with_certificates()).unwrap();
+    let missing = split(&config("run"), &Given::new(), &host()).unwrap();
+    for split in [&quiet, &missing] {
+        assert_eq!(split.vm.start.agent, None);
+        assert!(split.files.iter().all(|file| file.name != "exec.json"));
+    }
+    assert!(quiet.warnings.is_empty());
+    assert_eq!(
+        missing.warnings,
+        ["no docker exec: no certificates: `runq certs` makes certificates"]
+    );
 }
