@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Finding;
+use crate::certs::Certificates;
 use crate::host;
 
 /// What a path has to be.
@@ -58,6 +59,18 @@ pub(super) fn files(root: &Path) -> Vec<Finding> {
         return vec![Finding::fit(&part, detail)];
     }
     unfit
+}
+
+/// Whether there are certificates.
+pub(super) fn certificates(root: &Path) -> Finding {
+    let part = "certificates";
+    match Certificates::read(root) {
+        Ok(_) => Finding::fit(part, "docker exec and runq-exec have theirs"),
+        Err(error) => Finding::optional(
+            part,
+            format!("{error:#}: no docker exec for containers that start now: runq certs"),
+        ),
+    }
 }
 
 /// What is wrong with a path. Whoever can write one of these is root in every container's monitor.

@@ -67,6 +67,7 @@ pub fn findings(root: &Path, runc: Result<&Path>) -> Vec<Finding> {
     findings.extend(probes::devices());
     findings.extend(probes::docker(Path::new(DAEMON_JSON)));
     findings.extend(installed::files(root));
+    findings.push(installed::certificates(root));
     findings
 }
 

@@ -70,7 +70,10 @@ pub(super) fn devices() -> Vec<Finding> {
             "/dev/vhost-net",
             "the monitor serves networks itself, at more processor time: modprobe vhost_net",
         ),
-        ("/dev/vhost-vsock", "modprobe vhost_vsock"),
+        (
+            "/dev/vhost-vsock",
+            "the monitor serves docker exec itself, and runq-exec is root's only: modprobe vhost_vsock",
+        ),
         (
             "/dev/net/tun",
             "only `runq-vmm --net tap=...` needs it: modprobe tun",

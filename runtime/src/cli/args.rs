@@ -16,7 +16,8 @@ const RUNC_VALUES: [&str; 5] = ["criu", "log", "log-format", "root", "rootless"]
 
 /// The commands, runc's and ours. They tell where the command is after an option that we do not
 /// know, which may be followed by a value.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
+    "certs",
     "check",
     "checkpoint",
     "create",

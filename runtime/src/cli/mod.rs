@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::certs::Certificates;
 use crate::register::{self, DAEMON_JSON};
 use crate::{check, create};
 use args::CommandLine;
@@ -72,6 +73,7 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "" => print(help::HELP),
         "help" | "h" if alone => print(help::HELP),
         _ if line.has(&["help", "h"]) => print(help::HELP),
+        "certs" => certs(line),
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
         "exec" if !asks_for_help(line) => exec(line),
@@ -143,6 +145,21 @@ fn check(line: &CommandLine) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Makes a new set of certificates.
+fn certs(line: &CommandLine) -> Result<ExitCode> {
+    if let Some(argument) = line.command.get(1) {
+        bail!("certs {}: it takes no arguments", argument.display());
+    }
+    let root = root();
+    Certificates::generate()
+        .and_then(|set| set.install(&root))
+        .context("certificates")?;
+    print(&format!(
+        "{}: new certificates, for containers that start from now on\n",
+        root.display()
+    ))
 }
 
 /// Our version in the form of runc's, which follows.

@@ -98,15 +98,19 @@ fn the_debian_package_comes_and_goes() {
     }
     let done = check();
     assert_code(&done, 0);
-    for part in ["KVM", "runc", "Docker", "Docker's runtime", ROOT] {
+    for part in ["KVM", "runc", "Docker", "Docker's runtime", ROOT, "certificates"] {
         assert_row(&done, part, "ok ");
     }
     assert_output(&run(&["--rm", "busybox", "echo", "hello"]), "hello\n");
 
     while_a_container_runs(&deb, &registered);
 
+    let certificates = format!("md5sum {ROOT}/*.pem {ROOT}/vm/certs/*.pem");
+    let made = script(&certificates).unwrap();
+    assert_eq!(made.lines().count(), 5);
     assert_code(&dpkg("-r", "runq"), 0);
     assert_eq!(configuration(), before);
+    assert_eq!(script(&certificates).unwrap(), made);
     assert_code(&dpkg("-P", "runq"), 0);
     assert_eq!(configuration(), before);
     let left = format!("ls -d {ROOT} /usr/bin/runq-vmm /usr/share/doc/runq 2>/dev/null || true");
@@ -156,6 +160,9 @@ fn the_archive_is_what_is_installed_and_check_misses_what_is_not() {
         script(&format!("cd {}; {list}", folder.display())).unwrap()
     };
     assert_eq!(files(Path::new(ROOT)), files(&installed));
+    assert_row(&check(), "certificates", &format!("missing  {ROOT}/vm/certs/ca.pem: "));
+    script(&format!("{ROOT}/vm/mkcerts.sh")).unwrap();
+    assert_row(&check(), "certificates", "ok ");
     let others = format!("find {ROOT} ! '(' -user root -group root ')'");
     assert_eq!(script(&others).unwrap(), "");
     assert_code(&check(), 0);

@@ -4,6 +4,8 @@
 //! gets copies of it, the agent's part and that of `docker exec`: both keep to them when there is a
 //! new set.
 
+mod generate;
+
 use std::fs;
 use std::path::Path;
 
