@@ -98,7 +98,14 @@ fn the_debian_package_comes_and_goes() {
     }
     let done = check();
     assert_code(&done, 0);
-    for part in ["KVM", "runc", "Docker", "Docker's runtime", ROOT, "certificates"] {
+    for part in [
+        "KVM",
+        "runc",
+        "Docker",
+        "Docker's runtime",
+        ROOT,
+        "certificates",
+    ] {
         assert_row(&done, part, "ok ");
     }
     assert_output(&run(&["--rm", "busybox", "echo", "hello"]), "hello\n");
@@ -160,7 +167,11 @@ fn the_archive_is_what_is_installed_and_check_misses_what_is_not() {
         script(&format!("cd {}; {list}", folder.display())).unwrap()
     };
     assert_eq!(files(Path::new(ROOT)), files(&installed));
-    assert_row(&check(), "certificates", &format!("missing  {ROOT}/vm/certs/ca.pem: "));
+    assert_row(
+        &check(),
+        "certificates",
+        &format!("missing  {ROOT}/vm/certs/ca.pem: "),
+    );
     script(&format!("{ROOT}/vm/mkcerts.sh")).unwrap();
     assert_row(&check(), "certificates", "ok ");
     let others = format!("find {ROOT} ! '(' -user root -group root ')'");

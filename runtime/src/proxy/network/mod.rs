@@ -23,7 +23,7 @@ use vmm::network::net;
 pub(crate) use routes::KEPT;
 
 /// What a macvtap cannot lie on, as the kernel calls it.
-const NO_ETHERNET: [&str; 5] = ["ipvlan", "ipvtap", "macvtap", "tun", "wireguard"];
+const NO_ETHERNET: [&str; 4] = ["ipvlan", "ipvtap", "tun", "wireguard"];
 
 /// A setting that a new namespace has from the host, and thus every container: Docker switches it on.
 const FORWARDING: &str = "net.ipv4.ip_forward";
@@ -134,6 +134,14 @@ pub(crate) fn is_containers(link: &Link) -> bool {
 
 fn check(link: &Link) -> Result<()> {
     let kind = link.kind.as_deref().unwrap_or_default();
+    if kind == "macvtap" {
+        // Of ours, as a rule: the addresses went with the container, and nobody knows them any more.
+        bail!(
+            "network interface {}: of a container that had this network namespace before: make a \
+             new namespace for each container",
+            link.name
+        );
+    }
     if NO_ETHERNET.contains(&kind) || link.mac.is_none() {
         bail!(
             "network interface {}: of kind {kind:?}, which is not supported: use a bridge or \
@@ -202,6 +210,8 @@ mod tests {
         let expected =
             "network interface if7: of kind \"ipvlan\", which is not supported: use a bridge";
         assert!(error.to_string().starts_with(expected), "{error}");
+        let error = check(&link(7, "macvtap")).unwrap_err().to_string();
+        assert!(error.contains("a new namespace for each"), "{error}");
         let mut tunnel = link(5, "gre");
         tunnel.mac = None;
         assert!(check(&tunnel).is_err());

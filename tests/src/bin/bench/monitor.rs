@@ -28,6 +28,8 @@ pub(crate) struct Monitor {
     pub(crate) mark: &'static str,
     /// Whether the guest ends by itself, and runq-vmm then prints its statistics.
     pub(crate) ends: bool,
+    /// How often a boot is tried before it has failed.
+    pub(crate) tries: u32,
 }
 
 /// The one with nothing but this machine, from Debian 13 on, and the one with all.
@@ -52,6 +54,7 @@ impl Monitor {
             args,
             mark: INIT_MARK,
             ends: false,
+            tries: 1,
         })
     }
 
@@ -91,6 +94,8 @@ impl Monitor {
             args,
             mark: INIT_MARK,
             ends: false,
+            // Its guest hangs now and then in the emulated host, before it prints anything.
+            tries: 4,
         })
     }
 
@@ -108,6 +113,7 @@ impl Monitor {
             args,
             mark: COMMAND_MARK,
             ends: true,
+            tries: 1,
         })
     }
 

@@ -8,9 +8,13 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clock::{Clock, stat_field};
 use crate::kvm_counters::KvmCounters;
 use crate::memory_map::MemoryMap;
 use crate::monitor::{GUEST_MIB, Monitor};
+
+/// The field of proc_pid_stat(5) that counts page faults which needed no reading of files.
+const MINOR_FAULTS: usize = 10;
 
 /// What was seen of one boot.
 pub(crate) struct Run {
@@ -34,12 +38,11 @@ impl Drop for Guarded {
 }
 
 impl Run {
-    /// Boots the guest, looks at the monitor when the guest is up, and ends it. Waits for the guest as long as
-    /// `patience`, or for ever.
+    /// Boots the guest, looks at the monitor when the guest is up, and ends it.
     ///
     /// # Errors
     /// When the guest does not come up, or the monitor cannot be looked at.
-    pub(crate) fn of(monitor: &Monitor, patience: Option<Duration>) -> Result<Self> {
+    pub(crate) fn of(monitor: &Monitor, clock: Clock) -> Result<Self> {
         let mut command = Command::new(&monitor.program);
         command
             .args(&monitor.args)
@@ -52,16 +55,15 @@ impl Run {
         });
         let begun = Instant::now();
         let mut child = Guarded(command.spawn().context("start")?);
-        let end = patience.map(|patience| begun + patience);
-        await_mark(&mut child.0, monitor.mark, end)?;
-        let boot = begun.elapsed();
         let pid = child.0.id();
+        await_mark(&mut child.0, monitor.mark, || clock.gives_up(begun, pid))?;
+        let boot = begun.elapsed();
         let process = Pid::from_child(&child.0);
         // It shall not go on while it is looked at.
         kill_process(process, Signal::STOP).context("stop the monitor")?;
         let kvm = KvmCounters::of(pid)?;
         let memory = MemoryMap::of(pid, GUEST_MIB << 10)?;
-        let minor_faults = minor_faults(pid)?;
+        let minor_faults = stat_field(pid, MINOR_FAULTS)?;
         kill_process(process, Signal::CONT).context("continue the monitor")?;
         let init_ready = if monitor.ends {
             Some(init_ready(&mut child.0)?)
@@ -78,15 +80,17 @@ impl Run {
     }
 }
 
-/// Reads the guest's output until `mark` has come, until `end` at most.
-fn await_mark(child: &mut Child, mark: &str, end: Option<Instant>) -> Result<()> {
+/// Reads the guest's output until `mark` has come, or until it is given up.
+fn await_mark(child: &mut Child, mark: &str, gives_up: impl Fn() -> Result<bool>) -> Result<()> {
     let output = child.stdout.as_mut().context("the monitor's output")?;
     let mut seen = Vec::new();
     loop {
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let left = left.map(Timespec::try_from).transpose()?;
         let mut fds = [PollFd::new(&*output, PollFlags::IN)];
-        let ready = poll(&mut fds, left.as_ref()).context("poll")?;
+        let look = Timespec::try_from(Duration::from_secs(1))?;
+        let ready = poll(&mut fds, Some(&look)).context("poll")?;
+        if ready == 0 && !gives_up()? {
+            continue;
+        }
         let mut buffer = [0; 4096];
         let count = if ready > 0 {
             output.read(&mut buffer).context("read")?
@@ -112,19 +116,6 @@ fn await_mark(child: &mut Child, mark: &str, end: Option<Instant>) -> Result<()>
             );
         }
     }
-}
-
-/// Page faults of the monitor that needed no reading of files.
-fn minor_faults(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/stat");
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    // The program's name, in parentheses, may contain spaces; minflt is the 10th field, the 8th behind it.
-    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields
-        .split_whitespace()
-        .nth(7)
-        .and_then(|field| field.parse().ok())
-        .with_context(|| path)
 }
 
 /// Waits for runq-vmm's end, and finds "init ready after N ms" in what it prints.
