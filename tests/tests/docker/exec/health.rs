@@ -1,0 +1,101 @@
+//! HEALTHCHECK, whose commands Docker runs by itself.
+
+use std::fs;
+
+use tests::docker::{Container, install, script};
+
+use super::shell;
+use crate::assert_output;
+
+/// Waits for Docker to say so.
+fn await_health(container: &Container, health: &str) {
+    let id = container.inspect("{{.Id}}").unwrap();
+    let events = format!(
+        "set +o pipefail; timeout 250 docker events --since 0 --filter container={id} \
+         --filter event=health_status | grep -m 1 'health_status: {health}'"
+    );
+    script(&events).unwrap();
+    assert_eq!(
+        container.inspect("{{.State.Health.Status}}").unwrap(),
+        health
+    );
+}
+
+fn checked(command: &str, options: &[&str]) -> Container {
+    let container = Container::new().unwrap();
+    let all = [
+        "--health-cmd",
+        command,
+        "--health-interval",
+        "1s",
+        "--health-retries",
+        "2",
+    ];
+    container
+        .detach(&[&all[..], options].concat(), "sleep 100000")
+        .unwrap();
+    container
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn a_container_is_starting_unhealthy_and_healthy() {
+    let container = checked("echo looked; test -e /tmp/fine", &[]);
+    assert_eq!(
+        container.inspect("{{.State.Health.Status}}").unwrap(),
+        "starting"
+    );
+    await_health(&container, "unhealthy");
+    assert_output(&shell(&container, &[], "touch /tmp/fine"), "");
+    await_health(&container, "healthy");
+    let output = container
+        .inspect("{{(index .State.Health.Log 0).Output}}")
+        .unwrap();
+    assert_eq!(output, "looked");
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn a_check_that_takes_too_long_is_killed() {
+    let container = checked("sleep 7777", &["--health-timeout", "1s"]);
+    await_health(&container, "unhealthy");
+    let log = container
+        .inspect("{{(index .State.Health.Log 0).Output}}")
+        .unwrap();
+    assert!(log.contains("exceeded timeout"), "{log}");
+    // One may be there, of the check that runs now.
+    let gone = "[ $(pgrep -f 'sleep 7777' | grep -vx $$ | wc -l) -le 1 ]";
+    assert_output(&shell(&container, &[], gone), "");
+}
+
+const FILE: &str = r#"
+services:
+  server:
+    image: busybox
+    runtime: runq
+    command: sh -c "trap exit TERM; touch /tmp/up; sleep 100000 & wait"
+    healthcheck: {test: ["CMD", "test", "-e", "/tmp/up"], interval: 1s}
+  client:
+    image: busybox
+    runtime: runq
+    command: echo the server is up
+    depends_on: {server: {condition: service_healthy}}
+"#;
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn compose_waits_for_a_healthy_service() {
+    install().unwrap();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let file = folder.path().join("compose.yaml");
+    fs::write(&file, FILE).unwrap();
+    let compose = format!("docker-compose -p health -f {}", file.display());
+    let logs = script(&format!(
+        "trap '{compose} down -t 1 -v 2>/dev/null' EXIT
+         {compose} up -d 2>&1
+         docker inspect --format '{{{{.State.Health.Status}}}}' health-server-1
+         docker wait health-client-1"
+    ))
+    .unwrap();
+    assert!(logs.ends_with("\nhealthy\n0"), "{logs}");
+}
