@@ -40,8 +40,8 @@ pub const STDIN_WINDOW: usize = 256 << 10;
 pub const MAX_DATA: usize = 64 << 10;
 
 /// The addresses (CIDs) that the guest of a container may have, in the order in which they are
-/// tried: eight digits of its ID each, those that mean something else left out (virtio 1.3, 5.10.4).
-/// Other IDs than Docker's, which have 64 hexadecimal digits, may have fewer.
+/// tried: eight digits of its ID each, and, for other IDs than Docker's, which have 64 hexadecimal
+/// digits, hashes of it. Those that mean something else are left out (virtio 1.3, 5.10.4).
 pub fn addresses(container: &str) -> impl Iterator<Item = u32> {
     let digits = container.as_bytes().chunks_exact(8);
     let numbers = digits.filter_map(|digits| {
@@ -51,7 +51,17 @@ pub fn addresses(container: &str) -> impl Iterator<Item = u32> {
             .then(|| u32::from_str_radix(digits, 16).ok())
             .flatten()
     });
-    numbers.filter(|number| (3..u32::MAX).contains(number))
+    let hashes = (0..8).map(|salt| hash(container.bytes().chain([salt])));
+    numbers
+        .chain(hashes)
+        .filter(|number| (3..u32::MAX).contains(number))
+}
+
+/// FNV-1a of 32 bits (RFC 9923).
+fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
+    bytes.fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// What the agent needs to know of itself.

@@ -6,15 +6,28 @@ use crate::{Decoder, Error, encode};
 
 #[test]
 fn addresses_are_digits_of_the_id() {
-    let of = |id: &str| addresses(id).collect::<Vec<_>>();
+    // Those behind are hashes.
+    let of = |id: &str| {
+        let mut all: Vec<_> = addresses(id).collect();
+        all.truncate(all.len() - 8);
+        all
+    };
     assert_eq!(of("0000abcd12345678"), [0xabcd, 0x1234_5678]);
     // The hypervisor, the guest itself, the host, and anybody.
     assert_eq!(of("00000000000000010000000200000003ffffffff"), [3]);
-    assert_eq!(of("ffffffff"), [0_u32; 0]);
-    assert_eq!(of("my-container"), [0_u32; 0]);
-    assert_eq!(of("+1234567"), [0_u32; 0]);
-    assert_eq!(of("1234567"), [0_u32; 0]);
+    for id in ["ffffffff", "my-container", "+1234567", "1234567", ""] {
+        assert_eq!(of(id), [0_u32; 0], "{id}");
+    }
     assert_eq!(of(&"9".repeat(64)).len(), 8);
+}
+
+#[test]
+fn any_id_has_addresses_of_its_own() {
+    let of = |id| addresses(id).collect::<Vec<_>>();
+    let (one, other) = (of("my-container"), of("my-containes"));
+    assert!(one.len() == 8 && one.iter().all(|address| !other.contains(address)));
+    // FNV-1a of "a".
+    assert_eq!(hash(b"a".iter().copied()), 0xe40c_292c);
 }
 
 #[test]
