@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use channel::Error;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proto::WindowSize;
 use proto::exec::{FromAgent, MAX_DATA, STDIN_WINDOW, ToAgent};
 
-use super::testing::{Guest, command, shell, sleeper, until, with_guest};
+use super::testing::{Guest, command, pairs, shell, sleeper, until, with_guest};
 
 /// A right client is served as ever, and nothing of the others is left.
 fn is_well(guest: &Guest, descriptors: usize) {
@@ -40,6 +41,47 @@ fn those_who_say_nothing_lock_out_nobody() {
         assert_eq!(silent[0].read(&mut [0]).unwrap_or_default(), 0);
         drop(silent);
         is_well(guest, idle);
+    });
+}
+
+#[test]
+fn other_certificates_are_refused() {
+    let name = "agent::hostile::other_certificates_are_refused";
+    with_guest(name, sleeper(), |guest| {
+        let idle = guest.idle_descriptors();
+        let (_, _, stranger) = pairs();
+        let mut client = guest.stranger(&stranger);
+        // To a client the handshake is over before the agent has seen its certificate.
+        let _ = client.0.send(&ToAgent::List);
+        let error = loop {
+            match client.0.fill() {
+                Ok(()) => assert_eq!(client.0.next().unwrap(), None),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Tls(_) | Error::Closed), "{error:?}");
+        is_well(guest, idle);
+    });
+}
+
+#[test]
+fn nothing_wakes_up_an_agent_without_work() {
+    let name = "agent::hostile::nothing_wakes_up_an_agent_without_work";
+    with_guest(name, sleeper(), |guest| {
+        let mut running = guest.started(shell("echo ready; cat"));
+        running.expect("ready");
+        let path = format!("/proc/{}/syscall", guest.agent);
+        let mut last = String::new();
+        // Number and arguments of the call that it waits in, hexadecimal: the fourth is the timeout.
+        until("it waits for ever", || {
+            last = std::fs::read_to_string(&path).unwrap();
+            let mut words = last.split(' ');
+            let call = words.next().and_then(|word| word.parse().ok());
+            let timeout = words.nth(3).unwrap_or_default();
+            call == Some(libc::SYS_epoll_wait) && timeout.ends_with("ffffffff")
+        });
+        running.send(&ToAgent::StdinEnd);
+        assert_eq!(running.end().code, 0);
     });
 }
 

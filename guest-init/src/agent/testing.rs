@@ -144,18 +144,23 @@ impl Guest {
 
     /// A client that has been greeted.
     pub(super) fn client(&self) -> Client {
+        let mut client = self.stranger(&self.client);
+        let hello = client.next();
+        assert_eq!(hello, Some(FromAgent::hello("the container")));
+        client
+    }
+
+    /// A client that has connected, and shows this certificate.
+    pub(super) fn stranger(&self, pair: &Pair) -> Client {
         let identity = Identity {
             authority: self.authority.as_bytes(),
-            certificate: self.client.certificate.as_bytes(),
-            key: self.client.key.as_bytes(),
+            certificate: pair.certificate.as_bytes(),
+            key: pair.key.as_bytes(),
         };
         let config = identity.client().unwrap();
         let mut channel = Channel::connect(self.connect(), &config).unwrap();
         channel.flush().unwrap();
-        let mut client = Client(channel);
-        let hello = client.next();
-        assert_eq!(hello, Some(FromAgent::hello("the container")));
-        client
+        Client(channel)
     }
 
     /// A client whose command runs.
