@@ -20,15 +20,25 @@ const GROUP: &str = "/sys/fs/cgroup/command";
 /// Call it in the new mount namespace. Without a limit the command has no need of a group, which
 /// costs the start of a guest about as much as all its mounts.
 pub(crate) fn limit_pids(limit: u64) -> Result<()> {
-    mount_at(HIERARCHY, "cgroup2", "cgroup2", NO_SUID_DEV_EXEC, "")
-        .context("a limit of processes needs control groups")?;
+    mount()?;
     let controllers = read(HIERARCHY, "cgroup.controllers")?;
     write(HIERARCHY, "cgroup.subtree_control", &enable(&controllers))?;
     fs::create_dir(GROUP).with_context(|| format!("create {GROUP}"))?;
     write(GROUP, "pids.max", &limit.to_string())?;
-    // 0 is the process that writes it.
-    write(GROUP, "cgroup.procs", "0")?;
+    join()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")
+}
+
+/// Mounts the hierarchy in this process's mount namespace.
+pub(crate) fn mount() -> Result<()> {
+    mount_at(HIERARCHY, "cgroup2", "cgroup2", NO_SUID_DEV_EXEC, "")
+        .context("a limit of processes needs control groups")
+}
+
+/// Moves this process into the command's group, which is there if processes are limited.
+pub(crate) fn join() -> Result<()> {
+    // 0 is the process that writes it.
+    write(GROUP, "cgroup.procs", "0")
 }
 
 /// What to write to enable these controllers.

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 /// An exit code in place of the command's, and one line.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
     /// 126 or 127 if it is the command's fault, otherwise 1.

@@ -5,6 +5,7 @@
 //! panic. The order of things is [`life`]'s, one module for each.
 #![cfg_attr(not(test), no_main)]
 
+mod agent;
 mod cgroup;
 mod console;
 mod control;
@@ -102,8 +103,16 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     let dns = resolver
         .map(|resolver| Dns::open(resolver, filtered))
         .transpose()?;
-    // The command is forked before there is a second thread.
+    // Command and agent are forked before there is a second thread.
+    let listener = agent::listen(&start);
     let pid = process::start(&start, command_end)?;
+    if let Some(listener) = listener
+        && let Some(container) = agent::fork(&start, pid)
+    {
+        // The agent may not keep open what init closes.
+        drop((stdio, dns));
+        agent::serve(listener, container);
+    }
     let command = Arc::new(Command::new(pid));
     control.send(&ToHost::Started {
         pid: pid.cast_unsigned(),

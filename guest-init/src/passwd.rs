@@ -10,6 +10,11 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// The home folder of a user according to this file.
 pub(crate) fn home(file: &Path, uid: u32) -> Option<Vec<u8>> {
+    home_in(&read(file)?, uid).map(<[u8]>::to_vec)
+}
+
+/// The contents of such a file, or as much of it as is looked at; none if it is no regular one.
+pub(crate) fn read(file: &Path) -> Option<Vec<u8>> {
     // So as not to wait for the writer of a FIFO.
     let passwd = File::options()
         .read(true)
@@ -21,7 +26,7 @@ pub(crate) fn home(file: &Path, uid: u32) -> Option<Vec<u8>> {
     }
     let mut text = Vec::new();
     passwd.take(MAX_FILE).read_to_end(&mut text).ok()?;
-    home_in(&text, uid).map(<[u8]>::to_vec)
+    Some(text)
 }
 
 /// The home folder of the first line for this user: `name:password:uid:gid:comment:home:shell`.

@@ -21,7 +21,7 @@ use crate::syscalls::Execution;
 use crate::{cgroup, limits, lookup, passwd, rights, root, syscalls, sysctl};
 
 /// Bytes of a failure's message that are told.
-const MAX_MESSAGE: u64 = 4096;
+pub(crate) const MAX_MESSAGE: u64 = 4096;
 /// What files are created without, as in every container.
 const DEFAULT_UMASK: u32 = 0o022;
 
@@ -40,7 +40,7 @@ pub(crate) fn start(start: &Start, stdio: CommandEnd) -> Result<pid_t, Failure> 
 }
 
 /// Forks a child that is PID 1 of a new PID namespace.
-fn fork_in_pid_namespace() -> Result<Option<pid_t>> {
+pub(crate) fn fork_in_pid_namespace() -> Result<Option<pid_t>> {
     let path = "/proc/self/ns/pid";
     let own = File::open(path)
         .with_context(|| format!("open {path} (the kernel needs CONFIG_PID_NS)"))?;
@@ -54,10 +54,10 @@ fn fork_in_pid_namespace() -> Result<Option<pid_t>> {
 }
 
 /// In the child: passes on why it is not the command.
-fn tell(mut report: File, failure: &Failure) {
+pub(crate) fn tell(mut report: File, failure: &Failure) {
     let mut bytes = vec![failure.code];
     bytes.extend_from_slice(failure.message.as_bytes());
-    // Init is there as long as the guest is.
+    // Who does not hear it sees the child's end.
     let _ = report.write_all(&bytes);
 }
 
@@ -68,13 +68,16 @@ fn hear(result: File) -> Result<(), Failure> {
         .take(MAX_MESSAGE)
         .read_to_end(&mut bytes)
         .context("hear of the command's start")?;
-    match bytes.split_first() {
-        None => Ok(()),
-        Some((&code, message)) => Err(Failure {
-            code,
-            message: String::from_utf8_lossy(message).into_owned(),
-        }),
-    }
+    told(&bytes).map_or(Ok(()), Err)
+}
+
+/// What the child has told until it closed the pipe; none once it has executed the command.
+pub(crate) fn told(report: &[u8]) -> Option<Failure> {
+    let (&code, message) = report.split_first()?;
+    Some(Failure {
+        code,
+        message: String::from_utf8_lossy(message).into_owned(),
+    })
 }
 
 /// In the child: takes on everything that the command has, and executes it.
@@ -86,6 +89,11 @@ fn become_command(start: &Start, stdio: CommandEnd) -> Result<Infallible, Failur
     root::enter(start)?;
     stdio.attach(Uid::from_raw(process.user.uid))?;
     root::seal(start)?;
+    finish(process)
+}
+
+/// In a child that is in the command's namespaces and root: what is left to become a command there.
+pub(crate) fn finish(process: &Process) -> Result<Infallible, Failure> {
     limits::set(&process.rlimits)?;
     umask(mode(process.umask.unwrap_or(DEFAULT_UMASK)));
     rights::take_on(process)?;

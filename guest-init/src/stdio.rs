@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
-use nix::pty::{posix_openpt, ptsname_r, unlockpt};
+use nix::pty::{PtyMaster, posix_openpt, ptsname_r, unlockpt};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setsid};
 use proto::{STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize};
 
@@ -131,14 +131,20 @@ impl CommandEnd {
                 controlling_terminal(&path)?
             }
         };
-        for descriptor in [&stdin, &stdout, &stderr] {
-            fchown(descriptor, Some(uid), None).context("change the owner of a stream")?;
-        }
-        dup2_stdin(stdin)?;
-        dup2_stdout(stdout)?;
-        dup2_stderr(stderr)?;
-        Ok(())
+        become_streams([stdin, stdout, stderr], uid)
     }
+}
+
+/// Makes these the standard streams of this process, and gives them to a user.
+pub(crate) fn become_streams(streams: [OwnedFd; 3], uid: Uid) -> Result<()> {
+    for descriptor in &streams {
+        fchown(descriptor, Some(uid), None).context("change the owner of a stream")?;
+    }
+    let [stdin, stdout, stderr] = streams;
+    dup2_stdin(stdin)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)?;
+    Ok(())
 }
 
 /// Opens a terminal three times over. The first that a session's leader opens is the session's.
@@ -161,11 +167,17 @@ fn input_port() -> Result<File> {
 
 /// A pseudo-terminal: our end, and the path of the command's.
 fn terminal(size: WindowSize) -> Result<(File, String)> {
+    let master = master(size)?;
+    let path = ptsname_r(&master)?;
+    Ok((OwnedFd::from(master).into(), path))
+}
+
+/// Our end of a new pseudo-terminal, among those that the command has.
+pub(crate) fn master(size: WindowSize) -> Result<PtyMaster> {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
     unlockpt(&master)?;
     syscalls::set_window_size(&master, size)?;
-    let path = ptsname_r(&master)?;
-    Ok((OwnedFd::from(master).into(), path))
+    Ok(master)
 }
 
 /// A thread with a small stack.

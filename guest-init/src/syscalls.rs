@@ -40,6 +40,16 @@ pub(crate) fn fork() -> io::Result<Option<pid_t>> {
     }
 }
 
+/// Forks a test, whose other threads do nothing meanwhile, so that the child has a single one.
+#[cfg(test)]
+pub(crate) fn fork_a_test() -> Option<pid_t> {
+    // SAFETY: the C library's allocator can be used in the child, and the other threads hold nothing.
+    match unsafe { libc::fork() } {
+        0 => None,
+        pid => Some(pid),
+    }
+}
+
 /// Waits until any child has ended, and leaves it to be reaped.
 pub(crate) fn wait_for_child() -> io::Result<Ended> {
     // SAFETY: all-zero bytes are a siginfo_t.

@@ -10,7 +10,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use proto::{Decoder, Message};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+pub use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConnection, Connection, ServerConnection};
 
 pub use identity::{Identity, IdentityError};
 
@@ -39,7 +40,6 @@ pub struct Channel<S, M> {
     tls: Connection,
     socket: S,
     decoder: Decoder<M>,
-    buffer: Vec<u8>,
 }
 
 impl<S: Read + Write, M: Message> Channel<S, M> {
@@ -69,7 +69,6 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
             tls,
             socket,
             decoder: Decoder::new(),
-            buffer: Vec::new(),
         }
     }
 
@@ -136,21 +135,18 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
     /// When the connection cannot go on; [`Error::Closed`] also when the other end has ended it, with
     /// all its messages taken by then. The other end is told why.
     pub fn fill(&mut self) -> Result<(), Error> {
-        self.buffer.resize(READ_SIZE, 0);
-        let count = match self.socket.read(&mut self.buffer) {
-            Ok(0) => return Err(Error::Closed),
-            Ok(count) => count,
+        // Not kept: a connection that is idle holds no more than it has to.
+        let mut buffer = vec![0; READ_SIZE];
+        match self.socket.read(&mut buffer) {
+            Ok(0) => Err(Error::Closed),
+            Ok(count) => self.take(buffer.get(..count).unwrap_or_default()),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                return Ok(());
+                Ok(())
             }
-            Err(error) => return Err(closed_or(error)),
-        };
-        let buffer = std::mem::take(&mut self.buffer);
-        let taken = self.take(buffer.get(..count).unwrap_or_default());
-        self.buffer = buffer;
-        taken
+            Err(error) => Err(closed_or(error)),
+        }
     }
 
     /// Decrypts `bytes` into the decoder.
