@@ -10,9 +10,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use proto::{Decoder, Message};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, Connection, ServerConnection};
 
 pub use identity::{Identity, IdentityError};
+pub use rustls::{ClientConfig, ServerConfig};
 
 /// What a read from the socket asks for.
 const READ_SIZE: usize = 64 << 10;
@@ -170,7 +171,11 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
             self.tls.reader().read_exact(&mut plain)?;
             self.decoder.push(&plain);
         }
-        self.flush()
+        match self.flush() {
+            // Who has left may have left more to read: its end is the end.
+            Err(Error::Closed) => Ok(()),
+            result => result,
+        }
     }
 
     /// The next message that has come.
