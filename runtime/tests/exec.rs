@@ -7,12 +7,18 @@ mod certs {
     pub(crate) use runtime::certs::*;
 }
 
-use std::fs;
-use std::io::{Read, Write};
-use std::process::{Command, Output};
+use std::fs::{self, File};
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
 
-use proto::exec::{ExecUser, FromAgent};
+use proto::WindowSize;
+use proto::exec::{ExecUser, FromAgent, ToAgent};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
+use container::played::Played;
 use container::{Place, echo, spec};
 
 fn command(place: &Place, line: &str) -> Command {
@@ -58,7 +64,12 @@ fn a_command_that_is_let_go_carries_on_by_itself() {
     let (stdin, mut ours) = std::io::pipe().unwrap();
     let (mut stdout, theirs) = std::io::pipe().unwrap();
     let mut command = command(&place, line);
-    let command_status = command.stdin(stdin).stdout(theirs).status().unwrap();
+    let command_status = command
+        .stdin(stdin)
+        .stdout(theirs)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
     drop(command);
     let log = fs::read_to_string(place.path("log")).unwrap_or_default();
     assert!(command_status.success(), "{log}");
@@ -82,6 +93,62 @@ fn a_command_that_is_let_go_carries_on_by_itself() {
     stdout.read_to_string(&mut text).unwrap();
     assert_eq!(text, "on");
     assert_eq!(place.told.recv().unwrap().env.unwrap(), ["A=b"]);
+}
+
+/// The file that the next who connects sends.
+fn receive(listener: &UnixListener) -> File {
+    let (socket, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0; 100];
+    let mut parts = [IoSliceMut::new(&mut name)];
+    recvmsg(&socket, &mut parts, &mut control, RecvFlags::empty()).unwrap();
+    match control.drain().next() {
+        Some(RecvAncillaryMessage::ScmRights(mut files)) => files.next().unwrap().into(),
+        _ => panic!("no file"),
+    }
+}
+
+/// Takes a key and a size, and says so.
+fn on_a_terminal(agent: &mut Played) -> Result<(), channel::Error> {
+    agent.say(&FromAgent::Started { pid: 2 })?;
+    // Ctrl-C is a key like others.
+    assert_eq!(agent.hear()?, ToAgent::Stdin(vec![3]));
+    agent.say(&FromAgent::Stdout(b"key\n".to_vec()))?;
+    let size = WindowSize { rows: 9, cols: 8 };
+    assert_eq!(agent.hear()?, ToAgent::Resize(size));
+    agent.say(&FromAgent::Stdout(b"size\n".to_vec()))?;
+    agent.say(&FromAgent::Exited { code: 0 })
+}
+
+#[test]
+fn a_terminal_is_given_to_containerd() {
+    let Some(place) = Place::new(on_a_terminal) else {
+        return;
+    };
+    let process = r#"{"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "terminal": true,
+        "consoleSize": {"height": 5, "width": 6}}"#;
+    fs::write(place.path("process"), process).unwrap();
+    let listener = UnixListener::bind(place.path("pty.sock")).unwrap();
+    let line = "exec --process process --console-socket pty.sock --detach --pid-file pid ID";
+    let output = command(&place, line).output().unwrap();
+    assert_eq!(stderr(&output), "");
+    assert!(output.status.success());
+    let mut master = receive(&listener);
+    let size = place.told.recv().unwrap().terminal;
+    assert_eq!(size, Some(WindowSize { rows: 5, cols: 6 }));
+    master.write_all(&[3]).unwrap();
+    let mut text = [0; 4];
+    master.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"key\n");
+    let mut size = tcgetwinsize(&master).unwrap();
+    assert_eq!((size.ws_row, size.ws_col), (5, 6));
+    (size.ws_row, size.ws_col) = (9, 8);
+    tcsetwinsize(&master, size).unwrap();
+    let mut rest = Vec::new();
+    // A pseudoterminal ends with an error.
+    let _ = master.read_to_end(&mut rest);
+    assert_eq!(rest, b"size\n");
 }
 
 #[test]

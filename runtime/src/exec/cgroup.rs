@@ -86,7 +86,7 @@ mod tests {
             ),
             [cpu, systemd, unified]
         );
-        assert_eq!(found("no group\n\n0::/elsewhere"), [PathBuf::new(); 0]);
+        assert!(found("no group\n\n0::/elsewhere").is_empty());
     }
 
     #[test]

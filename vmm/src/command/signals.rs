@@ -212,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_can_stop_who_leaves_it_that() {
+        let test = thread::spawn(|| {
+            let held = || SigSet::thread_get_mask().unwrap();
+            let _ = Signals::take(Forwarded::AllButStops).unwrap();
+            assert!(held().contains(Signal::SIGTERM) && !held().contains(Signal::SIGTSTP));
+            let _ = Signals::take(Forwarded::All).unwrap();
+            assert!(held().contains(Signal::SIGTSTP));
+        });
+        test.join().unwrap();
+    }
+
+    #[test]
     fn a_signal_can_come_as_another() {
         let test = thread::spawn(|| {
             let signals = Signals::take(Forwarded::All).unwrap();
