@@ -84,7 +84,8 @@ fn read_original(bundle: &Path) -> Result<Value> {
     }
 }
 
-fn read(path: &Path) -> Result<Value> {
+/// Reads a file with JSON, of bounded length.
+pub(crate) fn read(path: &Path) -> Result<Value> {
     let name = || path.display().to_string();
     let file = fs::File::open(path).with_context(name)?;
     let mut text = Vec::new();

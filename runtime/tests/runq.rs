@@ -13,7 +13,7 @@ const RUNC: &str = r#"#!/bin/sh
 for last; do :; done
 case "$* " in
 *"state nothing "*) echo "container does not exist" >&2; exit 1 ;;
-*"state "*) printf '{"id": "%s", "bundle": "%s/bundle"}' "$last" "${0%/*}" ;;
+*"state "*) printf '{"id": "%s", "bundle": "%s/bundle", "status": "created"}' "$last" "${0%/*}" ;;
 *) echo "runc: $*"; exit 7 ;;
 esac
 "#;
@@ -217,7 +217,7 @@ fn a_runc_that_is_missing_is_told() {
 }
 
 #[test]
-fn exec_is_for_containers_of_runc_alone() {
+fn exec_in_other_containers_is_runcs() {
     let place = Place::new();
     let line = "--root /r exec --process /tmp/p --detach --pid-file /b/ID.pid ID";
     let output = place.runq(line);
@@ -226,7 +226,7 @@ fn exec_is_for_containers_of_runc_alone() {
     let output = place.runq(line);
     assert_eq!(
         stderr(&output),
-        "runq: docker exec does not reach into the VM yet\n"
+        "runq: container ID is not running: it is created\n"
     );
     assert_eq!(stdout(&output), "");
     assert_eq!(output.status.code(), Some(1));

@@ -132,6 +132,22 @@ fn a_full_socket_is_waited_for() {
     assert!(client.is_idle() && sent > 1);
 }
 
+#[test]
+fn what_is_left_behind_is_read_though_nothing_can_be_written() {
+    let (mut agent, mut client) = right();
+    talk(&mut agent, &mut client).unwrap();
+    let last = FromAgent::Exited { code: 3 };
+    agent.send(&last).unwrap();
+    drop(agent);
+    assert!(matches!(
+        client.send(&ToAgent::StdinEnd),
+        Err(Error::Closed)
+    ));
+    client.fill().unwrap();
+    assert_eq!(client.next().unwrap(), Some(last));
+    assert!(matches!(client.fill(), Err(Error::Closed)));
+}
+
 /// How a connection between these two fails.
 fn failure(server: &Identity<'_>, client: &Identity<'_>) -> (&'static str, String) {
     let (mut agent, mut client) = ends(server, client);

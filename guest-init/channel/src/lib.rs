@@ -166,7 +166,11 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
             self.tls.reader().read_exact(&mut plain)?;
             self.decoder.push(&plain);
         }
-        self.flush()
+        match self.flush() {
+            // Who has left may have left more to read: its end is the end.
+            Err(Error::Closed) => Ok(()),
+            result => result,
+        }
     }
 
     /// The next message that has come.

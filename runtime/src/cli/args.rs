@@ -156,13 +156,13 @@ fn last_value(words: &[OsString], names: &[&str], values: &[&str]) -> Option<Pat
     found
 }
 
-fn is_option(word: &OsString) -> bool {
+pub(super) fn is_option(word: &OsString) -> bool {
     word.len() > 1 && word.as_encoded_bytes().starts_with(b"-")
 }
 
 /// An option's name, without its dashes, of which runc's parser takes one or two, and the value
 /// behind `=`. A name that is not text is none that we know.
-fn split(word: &OsStr) -> (String, Option<OsString>) {
+pub(super) fn split(word: &OsStr) -> (String, Option<OsString>) {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
     let bytes = word.as_bytes();

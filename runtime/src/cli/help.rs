@@ -35,8 +35,8 @@ RUNQ_ROOT names the folder where runq is installed, if that is not /var/lib/runq
 
 Commands:
   create, run         a container, in a virtual machine
-  exec                refused: docker exec does not reach into the VM yet
   certs               new certificates for docker exec and runq-exec; containers that run keep theirs
+  exec                a command in a container's VM, for docker exec (people use runq-exec)
   check               is this host fit for runq? What is missing, and what to do about it
   register [FILE]     make the runtime known to Docker, in /etc/docker/daemon.json
   unregister [FILE]   take that back

@@ -1,6 +1,8 @@
 //! The command line of runq: what is ours, and what passes to runc.
 
 mod args;
+mod exec;
+mod exec_options;
 mod help;
 mod report;
 mod runc;
@@ -32,28 +34,6 @@ const CREATE_VALUES: [&str; 6] = [
     "preserve-fds",
 ];
 
-/// Options of `runc exec` that are followed by a value.
-const EXEC_VALUES: [&str; 18] = [
-    "additional-gids",
-    "apparmor",
-    "c",
-    "cap",
-    "cgroup",
-    "console-socket",
-    "cwd",
-    "e",
-    "env",
-    "g",
-    "p",
-    "pid-file",
-    "pidfd-socket",
-    "preserve-fds",
-    "process",
-    "process-label",
-    "u",
-    "user",
-];
-
 /// Does what the command line says. Where runc takes over, this does not return.
 pub fn main() -> ExitCode {
     let line = match CommandLine::parse(env::args_os().skip(1)) {
@@ -76,7 +56,7 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "certs" => certs(line),
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
-        "exec" if !asks_for_help(line) => exec(line),
+        "exec" if !asks_for_help(line) => exec::exec(line),
         "register" => {
             let program = installed_program()?;
             register_with_docker(line, |file| register::register(file, &program))
@@ -187,19 +167,4 @@ fn create(line: &CommandLine) -> Result<ExitCode> {
     let error = runc.exec(line);
     drop(rewritten);
     Err(error)
-}
-
-/// Lets runc execute a command in a container that is not ours. In one of ours, the command would
-/// run beside the monitor.
-fn exec(line: &CommandLine) -> Result<ExitCode> {
-    let runc = Runc::find(line)?;
-    let id = line
-        .operand(&EXEC_VALUES)
-        .context("exec: the container's ID is missing")?;
-    let bundle = runc.bundle(line, id)?;
-    let ours = create::is_ours(&bundle).with_context(|| bundle.display().to_string())?;
-    if ours {
-        bail!("docker exec does not reach into the VM yet");
-    }
-    Err(runc.exec(line))
 }

@@ -26,9 +26,16 @@ pub(crate) struct Runc {
 }
 
 /// What we want to know of `runc state`.
-#[derive(Deserialize)]
-struct State {
-    bundle: PathBuf,
+#[derive(Debug, Deserialize)]
+pub(crate) struct State {
+    /// Folder of its configuration.
+    pub(crate) bundle: PathBuf,
+    /// `created`, `running`, `paused`, `stopped`.
+    #[serde(default)]
+    pub(crate) status: String,
+    /// Its first process; 0 if it has none.
+    #[serde(default)]
+    pub(crate) pid: i32,
 }
 
 impl Runc {
@@ -55,11 +62,11 @@ impl Runc {
         anyhow!(error).context(format!("cannot execute {}: {HINT}", self.path.display()))
     }
 
-    /// The bundle of a container, by `runc state`.
+    /// What `runc state` says of a container.
     ///
     /// # Errors
     /// What runc says, for example that there is no such container.
-    pub(crate) fn bundle(&self, line: &CommandLine, id: &OsStr) -> Result<PathBuf> {
+    pub(crate) fn state(&self, line: &CommandLine, id: &OsStr) -> Result<State> {
         let mut command = self.command(line);
         let output = command
             .arg("state")
@@ -70,9 +77,8 @@ impl Runc {
             let text = String::from_utf8_lossy(&output.stderr);
             bail!("runc state {}: {}", id.display(), text.trim());
         }
-        let state: State = serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("runc state {}", id.display()))?;
-        Ok(state.bundle)
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("runc state {}", id.display()))
     }
 
     fn command(&self, line: &CommandLine) -> Command {

@@ -15,7 +15,7 @@ mod additions;
 mod capabilities;
 mod guest;
 mod guest_mounts;
-mod process;
+pub(crate) mod process;
 mod refuse;
 mod resources;
 mod runc;

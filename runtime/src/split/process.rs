@@ -28,7 +28,7 @@ const fn both(resource: Resource, limit: u64) -> Rlimit {
 ///
 /// # Errors
 /// Names the field that is wrong.
-pub(super) fn translate(process: &oci::Process) -> Result<Process> {
+pub(crate) fn translate(process: &oci::Process) -> Result<Process> {
     let args = process.args().clone().unwrap_or_default();
     ensure!(!args.is_empty(), "process.args is empty");
     let cwd = process.cwd();

@@ -28,8 +28,7 @@ pub(crate) use ports::kernel_console;
 pub use session::Outcome;
 pub(crate) use session::SYSTEM_CALLS;
 use session::Session;
-pub use signals::Forwarded;
-use signals::Signals;
+pub use signals::{Forwarded, Received, Signals};
 
 use crate::config::Config;
 use crate::program::Program;

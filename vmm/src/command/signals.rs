@@ -1,7 +1,7 @@
 //! The signals that the monitor takes on behalf of its guest.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::process;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -37,10 +37,13 @@ pub enum Forwarded {
     /// Every one that can be caught, but SIGPIPE: that is about what this process writes. A fault of
     /// this process itself still ends it: the kernel does not hold back its signal.
     All,
+    /// As [`Self::All`], without those by which a terminal and its shell stop this process.
+    AllButStops,
 }
 
 /// The signals as a file descriptor, for the event loop.
-pub(crate) struct Signals {
+#[derive(Debug)]
+pub struct Signals {
     descriptor: SignalFd,
     /// Whether a changed window is our terminal's, not a signal like others.
     terminal: bool,
@@ -50,7 +53,7 @@ pub(crate) struct Signals {
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub enum Received {
     /// The terminal's window has another size.
     WindowChanged,
     /// Meant for the guest's command.
@@ -68,12 +71,17 @@ impl Signals {
     ///
     /// # Errors
     /// As signalfd(2).
-    pub(crate) fn take(forwarded: Forwarded) -> io::Result<Self> {
+    pub fn take(forwarded: Forwarded) -> io::Result<Self> {
         let mut set = match forwarded {
             Forwarded::Usual => USUAL.into_iter().collect(),
-            Forwarded::All => SigSet::all(),
+            Forwarded::All | Forwarded::AllButStops => SigSet::all(),
         };
         set.add(Signal::SIGWINCH);
+        if forwarded == Forwarded::AllButStops {
+            for stop in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+                set.remove(stop);
+            }
+        }
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
@@ -91,7 +99,7 @@ impl Signals {
     }
 
     /// The next signal that came, if any.
-    pub(crate) fn next(&self) -> Option<Received> {
+    pub fn next(&self) -> Option<Received> {
         let number = loop {
             let signal = self.descriptor.read_signal().ok()??;
             let number = signal.ssi_signo as i32;
@@ -120,6 +128,12 @@ impl Signals {
     }
 }
 
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> RawFd {
         self.descriptor.as_raw_fd()
@@ -136,8 +150,6 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::signal::{kill, raise};
     use nix::unistd::Pid;
-
-    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -197,6 +209,18 @@ mod tests {
         assert_eq!(line, "ready\n");
         kill(Pid::from_raw(copy.id() as i32), Signal::SIGPIPE).unwrap();
         assert!(copy.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_terminal_can_stop_who_leaves_it_that() {
+        let test = thread::spawn(|| {
+            let held = || SigSet::thread_get_mask().unwrap();
+            let _ = Signals::take(Forwarded::AllButStops).unwrap();
+            assert!(held().contains(Signal::SIGTERM) && !held().contains(Signal::SIGTSTP));
+            let _ = Signals::take(Forwarded::All).unwrap();
+            assert!(held().contains(Signal::SIGTSTP));
+        });
+        test.join().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use proto::WindowSize;
 use rustix::termios::{self, OptionalActions, Termios};
 
 /// What a thread that uses the terminal asks of ioctl(2).
-pub(crate) const REQUESTS: [u64; 3] = [libc::TIOCGWINSZ, libc::TCGETS2, RESTORE];
+pub const REQUESTS: [u64; 3] = [libc::TIOCGWINSZ, libc::TCGETS2, RESTORE];
 /// What a thread asks that may have to restore it.
 pub(crate) const RESTORE: u64 = libc::TCSETS2;
 
@@ -21,14 +21,15 @@ thread_local! {
 
 /// A terminal in raw mode: keys reach the guest as they are, Ctrl-C too. Dropping it restores the
 /// mode from before.
-pub(crate) struct Raw(());
+#[derive(Debug)]
+pub struct Raw(());
 
 impl Raw {
     /// Puts standard input into raw mode, if it is a terminal.
     ///
     /// # Errors
     /// As tcsetattr(3).
-    pub(crate) fn enter() -> io::Result<Option<Self>> {
+    pub fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !termios::isatty(&stdin) {
             return Ok(None);

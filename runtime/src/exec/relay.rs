@@ -1,0 +1,303 @@
+//! The relay: between this process's standard streams and signals, and the agent.
+//!
+//! One thread, one poll(2), no time limit. The agent is read when there is room for what it says;
+//! input is read when the agent has room for it, and signals when the connection has. So nothing
+//! grows, and signals pass both a command that does not read, and a reader of ours that does not.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use channel::{Channel, Error};
+use proto::exec::{FromAgent, ToAgent};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use vmm::command::terminal::window_size;
+use vmm::command::{Received, Signals};
+
+use super::input::Input;
+use super::output::{Output, Written};
+
+/// The code of a command whose container has ended: as if by SIGKILL.
+const CONTAINER_ENDED: u8 = 128 + 9;
+
+/// What may still come when the other end has closed the connection, however it fills what it left
+/// behind: more than the sockets hold.
+const MAX_LEFT: usize = 4 << 20;
+
+/// The streams of a command.
+pub struct Streams {
+    /// Standard input; unset: there is none.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output, or the terminal.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+    /// The command is on a terminal.
+    pub terminal: bool,
+}
+
+/// Between a command that runs and this process.
+pub struct Relay<S> {
+    agent: Channel<S, FromAgent>,
+    signals: Signals,
+    input: Option<Input>,
+    outputs: [Output; 2],
+    terminal: bool,
+    /// The code of the command that has ended.
+    exited: Option<u8>,
+    /// A signal that ends a process could not be passed on.
+    interrupted: bool,
+}
+
+/// What can be done without waiting.
+struct Ready {
+    signals: bool,
+    agent: PollFlags,
+    input: bool,
+    outputs: [bool; 2],
+}
+
+impl<S: Read + Write + AsFd> Relay<S> {
+    /// A relay for a command that the agent has started.
+    pub fn new(agent: Channel<S, FromAgent>, signals: Signals, streams: Streams) -> Self {
+        Self {
+            agent,
+            signals,
+            input: streams.stdin.map(Input::new),
+            outputs: [streams.stdout, streams.stderr].map(Output::new),
+            terminal: streams.terminal,
+            exited: None,
+            interrupted: false,
+        }
+    }
+
+    /// Relays until the command has ended and all that it wrote is written; its exit code.
+    pub fn run(mut self) -> u8 {
+        let mut result = self.begin().and_then(|()| self.relay());
+        if result.is_err() {
+            result = self.finish();
+        }
+        result.unwrap_or_else(|_| {
+            for output in &mut self.outputs {
+                last(output);
+            }
+            CONTAINER_ENDED
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.input.is_none() && !self.terminal {
+            self.agent.send(&ToAgent::StdinEnd)?;
+        }
+        // Messages may have come with that which told of the start.
+        self.take_messages()?;
+        Ok(())
+    }
+
+    /// When the connection has ended: the command's end is in what it has left behind, or there was
+    /// none.
+    fn finish(&mut self) -> Result<u8, Error> {
+        let mut left = 0;
+        while self.exited.is_none() && left < MAX_LEFT {
+            self.agent.fill()?;
+            left += 1 + self.take_messages()?;
+        }
+        match self.exited {
+            None => Err(Error::Closed),
+            Some(code) if self.interrupted => Ok(code),
+            Some(_) => self.relay(),
+        }
+    }
+
+    /// # Errors
+    /// When the connection ends before the command.
+    fn relay(&mut self) -> Result<u8, Error> {
+        loop {
+            if let Some(code) = self.exited
+                && self.outputs.iter().all(|output| output.wanted().is_none())
+            {
+                return Ok(code);
+            }
+            let ready = self.wait()?;
+            if ready.signals
+                && let Some(code) = self.take_signal()?
+            {
+                return Ok(code);
+            }
+            if ready.input {
+                self.take_input()?;
+            }
+            for (at, _) in ready
+                .outputs
+                .iter()
+                .enumerate()
+                .filter(|(_, ready)| **ready)
+            {
+                self.write(at)?;
+            }
+            self.talk(ready.agent)?;
+        }
+    }
+
+    /// Waits for what can be done, and is worth doing.
+    fn wait(&self) -> Result<Ready, Error> {
+        let mut polled = Vec::with_capacity(5);
+        let mut who = Vec::with_capacity(5);
+        let mut add = |name: usize, file, flags| {
+            polled.push(PollFd::from_borrowed_fd(file, flags));
+            who.push(name);
+        };
+        let is_over = self.exited.is_some();
+        if is_over || self.agent.is_idle() {
+            add(0, self.signals.as_fd(), PollFlags::IN);
+        }
+        if !is_over {
+            let mut flags = PollFlags::RDHUP;
+            flags.set(PollFlags::IN, self.has_room());
+            flags.set(PollFlags::OUT, self.agent.wants().1);
+            add(1, self.agent.socket().as_fd(), flags);
+        }
+        if let Some(input) = &self.input
+            && let Some(file) = input.wanted()
+            && !is_over
+            && self.agent.is_idle()
+        {
+            add(2, file, PollFlags::IN);
+        }
+        for (at, output) in self.outputs.iter().enumerate() {
+            if let Some(file) = output.wanted() {
+                add(3 + at, file, PollFlags::OUT);
+            }
+        }
+        match poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::Io(error.into())),
+        }
+        let mut ready = Ready {
+            signals: false,
+            agent: PollFlags::empty(),
+            input: false,
+            outputs: [false; 2],
+        };
+        for (name, events) in who.iter().zip(polled.iter().map(PollFd::revents)) {
+            let any = !events.is_empty();
+            match name {
+                0 => ready.signals = any,
+                1 => ready.agent = events,
+                2 => ready.input = any,
+                3 => ready.outputs[0] = any,
+                _ => ready.outputs[1] = any,
+            }
+        }
+        Ok(ready)
+    }
+
+    fn has_room(&self) -> bool {
+        self.outputs.iter().all(Output::has_room)
+    }
+
+    /// Passes on a signal. One that ends a process does so if only our reader is waited for: its
+    /// exit code then.
+    fn take_signal(&mut self) -> Result<Option<u8>, Error> {
+        match self.signals.next() {
+            Some(Received::ForGuest { ends: true, .. }) if self.exited.is_some() => {
+                return Ok(self.exited);
+            }
+            _ if self.exited.is_some() => {}
+            Some(Received::ForGuest { number, ends }) => {
+                let sent = self.agent.send(&ToAgent::Signal(number));
+                self.interrupted = ends && sent.is_err();
+                sent?;
+            }
+            Some(Received::WindowChanged) if self.terminal => {
+                if let Some(size) = window_size() {
+                    self.agent.send(&ToAgent::Resize(size))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn take_input(&mut self) -> Result<(), Error> {
+        match self.input.as_mut().and_then(Input::read) {
+            Some(message) => self.agent.send(&message),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes to an output. What happens to a command's write to a pipe that nobody reads happens to
+    /// this one: SIGPIPE.
+    fn write(&mut self, at: usize) -> Result<(), Error> {
+        let closed = self.outputs.get_mut(at).map(Output::write);
+        if closed == Some(Written::Closed) && self.exited.is_none() {
+            self.agent.send(&ToAgent::Signal(libc::SIGPIPE))?;
+        }
+        Ok(())
+    }
+
+    /// Does what the connection is ready for.
+    fn talk(&mut self, ready: PollFlags) -> Result<(), Error> {
+        if ready.contains(PollFlags::OUT) {
+            self.agent.flush()?;
+        }
+        if ready.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
+            return Err(Error::Closed);
+        }
+        if ready.contains(PollFlags::IN) {
+            self.agent.fill()?;
+            self.take_messages()?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the agent has said; how many bytes of output, and one a message.
+    fn take_messages(&mut self) -> Result<usize, Error> {
+        let mut taken = 0;
+        while self.exited.is_none()
+            && let Some(message) = self.agent.next()?
+        {
+            taken += 1;
+            match message {
+                FromAgent::Stdout(bytes) => taken += self.print(0, &bytes)?,
+                FromAgent::Stderr(bytes) => taken += self.print(1, &bytes)?,
+                FromAgent::Taken(count) => {
+                    if let Some(input) = &mut self.input {
+                        input.taken(count);
+                    }
+                }
+                FromAgent::Exited { code } => self.exited = Some(code),
+                // No agent of ours says that now.
+                FromAgent::Hello { .. }
+                | FromAgent::Started { .. }
+                | FromAgent::Failed { .. }
+                | FromAgent::Processes(_) => return Err(Error::Closed),
+            }
+        }
+        Ok(taken)
+    }
+
+    fn print(&mut self, at: usize, bytes: &[u8]) -> Result<usize, Error> {
+        let output = self.outputs.get_mut(at);
+        if output.is_some_and(|output| !output.push(bytes)) {
+            self.agent.send(&ToAgent::Signal(libc::SIGPIPE))?;
+        }
+        Ok(bytes.len())
+    }
+}
+
+/// Writes what can be written now.
+fn last(output: &mut Output) {
+    let now = rustix::event::Timespec::default();
+    while let Some(file) = output.wanted() {
+        let mut polled = [PollFd::from_borrowed_fd(file, PollFlags::OUT)];
+        if poll(&mut polled, Some(&now)).unwrap_or_default() == 0 {
+            return;
+        }
+        output.write();
+    }
+}
+
+#[cfg(test)]
+#[path = "relay_test.rs"]
+mod tests;
