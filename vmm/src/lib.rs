@@ -5,7 +5,7 @@
 //! ```
 //!
 //! One thread serves the event loop, each vCPU has a thread, and so has each virtio-fs share and each
-//! network interface that the kernel does not serve, or that may be unplugged.
+//! network interface or socket device that the kernel does not serve, or that may be unplugged.
 //! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
 //! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
 
@@ -27,6 +27,7 @@ pub mod stats;
 pub mod vcpu;
 pub mod verdict;
 pub mod vm;
+pub mod vsock;
 
 pub use arch::{CpuFeatures, cmdline::Console, layout::MIN_RAM, syscalls};
 pub use devices::dev::{DeviceSpec, fs};

@@ -5,6 +5,7 @@ pub mod console;
 pub mod fs;
 pub mod net;
 pub mod rng;
+pub mod vsock;
 
 use std::io;
 
@@ -21,6 +22,8 @@ pub enum DeviceSpec {
     Fs(fs::Config),
     /// A network interface.
     Net(net::Config),
+    /// Stream connections between programs of the host and of the guest.
+    Vsock(vsock::Config),
 }
 
 impl DeviceSpec {
@@ -36,6 +39,7 @@ impl DeviceSpec {
             Self::Rng(config) => Box::new(rng::Rng::new(config)?),
             Self::Fs(config) => Box::new(fs::Fs::new(config)?),
             Self::Net(config) => net::new(config)?,
+            Self::Vsock(config) => vsock::new(config)?,
         })
     }
 }

@@ -4,6 +4,7 @@ mod machine;
 mod network;
 mod options;
 mod start;
+mod vsock;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -73,6 +74,12 @@ fn run(options: &Options) -> Result<Verdict> {
     let mut config = options.config();
     for (number, network) in (0..).zip(&options.networks) {
         config.devices.push(network.device(number)?);
+    }
+    let mut _socket = None;
+    if let Some(vsock) = &options.vsock {
+        let (device, file) = vsock.device()?;
+        config.devices.push(device);
+        _socket = file;
     }
     let ended = Vm::new(config)?.run()?;
     if options.stats {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use vmm::MIN_RAM;
 
 use super::network::Network;
+use super::vsock::Vsock;
 
 const EXAMPLES: &str = r#"Examples:
   Run a command from a directory, with its output and exit code as ours:
@@ -21,6 +22,8 @@ const EXAMPLES: &str = r#"Examples:
     runq-vmm --rootfs /srv/alpine --share data=/srv/data:ro -- /bin/sh
   A network interface on a tap that this host routes; in the guest: ip addr add 10.9.8.2/24 dev eth0
     runq-vmm --rootfs /srv/alpine --net tap=tap0 -- /bin/sh
+  A socket at which programs of this host reach those that listen in the guest's AF_VSOCK:
+    runq-vmm --rootfs /srv/alpine --vsock socket=/run/guest.sock -- /bin/sh
   Boot some kernel with its own initrd, on the serial console, and show every exit:
     runq-vmm --kernel vmlinux --initrd initrd.img --console serial --trace
   Do what init does for a container, without one; FILE is {"kernel": ..., "share": ["data=/srv"],
@@ -73,6 +76,12 @@ pub(super) struct Options {
     )]
     #[serde(rename = "net")]
     pub networks: Vec<Network>,
+
+    /// Let programs of this host connect to those of the guest by AF_VSOCK: at an address of the
+    /// guest (CID) of the host's vhost-vsock, or by a Unix socket that is made at PATH, where a
+    /// program writes "CONNECT PORT" and a newline, and reads "OK" once the guest has accepted
+    #[arg(long, value_name = "cid=N|socket=PATH")]
+    pub vsock: Option<Vsock>,
 
     /// Guest kernel, an ELF vmlinux or a bzImage [default: /var/lib/runq/vm/kernel]
     #[arg(long, value_name = "FILE")]
@@ -170,6 +179,7 @@ impl Options {
             rootfs: self.rootfs.or(file.rootfs),
             shares: [file.shares, self.shares].concat(),
             networks: [file.networks, self.networks].concat(),
+            vsock: self.vsock.or(file.vsock),
             kernel: self.kernel.or(file.kernel),
             initrd: self.initrd.or(file.initrd),
             cmdline: self.cmdline.or(file.cmdline),
