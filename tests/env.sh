@@ -7,7 +7,7 @@ triple=$(sed -n 's/^target = "\(.*\)"$/\1/p' "$root/.cargo/config.toml")
 release=$root/target/$triple/release
 testhost=$root/target/$triple/debug/testhost
 # What cargo builds of what is released.
-programs=(--release -p vmm -p guest-init -p runtime --bin runq-vmm --bin init --bin runq --bin proxy)
+programs=(--release -p vmm -p guest-init -p runtime --bin runq-vmm --bin init --bin runq --bin proxy --bin runq-exec)
 # What takes long to build, for all clones on this machine. tests/host/src/cache.rs has the same place and rules.
 cache=$(realpath -m "${RUNQ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runq}")
 

@@ -19,8 +19,9 @@ enum Kind {
 
 /// Relative to RUNQ_ROOT. The folders in vm/ are mount points of every container, and a root for the
 /// monitor.
-const INSTALLED: [(&str, Kind); 10] = [
+const INSTALLED: [(&str, Kind); 11] = [
     ("runq", Kind::Program),
+    ("runq-exec", Kind::Program),
     ("vm", Kind::Folder),
     ("vm/proxy", Kind::Program),
     ("vm/kernel", Kind::File),

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
+use tracing::error;
 use vmm::command::{Command, Forwarded, terminal};
 use vmm::config::Config;
 use vmm::program::CONTAINER;
+use vmm::vsock::vsock;
 use vmm::{Console, DeviceSpec, fs, log};
 
 use crate::network::Taken;
@@ -17,11 +19,25 @@ use crate::network::Taken;
 const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
 
-/// The machine that runs a container's process, with its network, and perhaps with a port for its
-/// DNS queries, and with what comes of its network while it runs.
+/// The way to the agent, if there is to be one. A container whose agent nobody can reach runs without.
+pub(crate) fn vsock(spec: &mut VmSpec) -> Option<vsock::Config> {
+    let agent = spec.start.agent.as_ref()?;
+    match vmm::vsock::container(&agent.container) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            error!("no docker exec: {error:#}");
+            spec.start.agent = None;
+            None
+        }
+    }
+}
+
+/// The machine that runs a container's process, with its network and the way to its agent, and
+/// perhaps with a port for its DNS queries, and with what comes of its network while it runs.
 pub(crate) fn config(
     mut spec: VmSpec,
     network: Taken,
+    vsock: Option<vsock::Config>,
     dns: Option<UnixStream>,
     plugs: Option<OwnedFd>,
 ) -> Config {
@@ -50,6 +66,7 @@ pub(crate) fn config(
         },
         devices: std::iter::once(DeviceSpec::Fs(files))
             .chain(network.devices.into_iter().map(DeviceSpec::Net))
+            .chain(vsock.map(DeviceSpec::Vsock))
             .collect(),
         command: Some(command(spec, dns)),
         plugs,

@@ -34,7 +34,8 @@ fn run() -> Result<Verdict> {
     let (relay, port) = dns::prepare(&mut spec)?.unzip();
     let network = network::take(spec.cpus)?;
     let plugs = watch::start(&network, spec.cpus).context("watch the network")?;
-    let vm = Vm::new(machine::config(spec, network, port, plugs))?;
+    let vsock = machine::vsock(&mut spec);
+    let vm = Vm::new(machine::config(spec, network, vsock, port, plugs))?;
     relay
         .map_or(Ok(()), dns::Relay::start)
         .context("DNS relay")?;

@@ -120,7 +120,9 @@ fn the_debian_package_comes_and_goes() {
     assert_eq!(script(&certificates).unwrap(), made);
     assert_code(&dpkg("-P", "runq"), 0);
     assert_eq!(configuration(), before);
-    let left = format!("ls -d {ROOT} /usr/bin/runq-vmm /usr/share/doc/runq 2>/dev/null || true");
+    let left = format!(
+        "ls -d {ROOT} /usr/bin/runq-exec /usr/bin/runq-vmm /usr/share/doc/runq 2>/dev/null || true"
+    );
     assert_eq!(script(&left).unwrap(), "");
     assert_eq!(
         script("dpkg-query -W runq 2>/dev/null || true").unwrap(),
