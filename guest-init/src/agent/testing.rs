@@ -12,6 +12,8 @@ use channel::{Channel, Error, Identity};
 use libc::pid_t;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{Uid, pipe2};
 use proto::exec::{AGENT_NAME, Agent, Exec, FromAgent, MAX_DATA, STDIN_WINDOW, ToAgent};
 use proto::{Process, Start};
@@ -198,7 +200,10 @@ impl Guest {
 
     /// The numbers of the agent's children, those included that nobody has reaped.
     pub(super) fn children(&self) -> Vec<pid_t> {
-        children(self.agent)
+        let path = format!("/proc/{0}/task/{0}/children", self.agent);
+        let text = fs::read_to_string(path).unwrap();
+        let numbers = text.split_whitespace().map(|pid| pid.parse().unwrap());
+        numbers.collect()
     }
 
     /// How many descriptors the agent has when nobody is there.
@@ -262,35 +267,28 @@ pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn children(pid: pid_t) -> Vec<pid_t> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let text = fs::read_to_string(path).unwrap();
-    text.split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect()
-}
-
 /// In a process of its own: starts a command in namespaces, and an agent; tells their numbers.
 fn be_init(start: &Start, listener: UnixListener, mut report: fs::File) -> ! {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
     let Some(command) = process::fork_in_pid_namespace().unwrap() else {
+        // A test that fails leaves nothing behind, which would hold its output open.
+        set_pdeathsig(Signal::SIGKILL).unwrap();
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC).unwrap();
         limits::set_oom_score_adj(start.process.oom_score_adj.unwrap_or_default()).unwrap();
         let Err(failure) = process::finish(&start.process);
         panic!("{failure}");
     };
+    write!(report, "{command} ").unwrap();
     if let Some(container) = super::fork(start, command) {
+        set_pdeathsig(Signal::SIGKILL).unwrap();
+        write!(report, "{}", std::process::id()).unwrap();
         drop(report);
         let listener = std::os::fd::OwnedFd::from(listener);
         super::serve(listener.into(), container);
     }
-    drop(listener);
-    let own = pid_t::try_from(std::process::id()).unwrap();
-    let agent = children(own).into_iter().find(|&child| child != command);
-    write!(report, "{command} {}", agent.unwrap()).unwrap();
-    drop(report);
+    drop((listener, report));
     let _ = reap::Command::new(command).wait();
     while let Ok(ended) = syscalls::wait_for_child() {
         let _ = syscalls::reap(ended.pid);
