@@ -46,3 +46,48 @@ pub fn enter(root: &Path) -> Result<()> {
         .and_then(Allowed::restrict_thread)
         .context("give up system calls")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs::{self, File};
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Command, ExitStatus};
+
+    use rustix::process::geteuid;
+
+    use super::*;
+
+    /// Set for the copy of this test program that confines itself, to its folder.
+    const CONFINED: &str = "RUNQ_TEST_CONFINED";
+
+    /// How such a copy ends when it opens a file, perhaps as a user without any privilege.
+    fn opens_a_file(user: Option<u32>, root: &Path) -> ExitStatus {
+        let test = "exec::confine::tests::no_file_can_be_opened_any_more";
+        let mut copy = Command::new("/proc/self/exe");
+        copy.args(["--exact", test]).env(CONFINED, root);
+        if let Some(user) = user {
+            copy.uid(user);
+        }
+        copy.output().unwrap().status
+    }
+
+    #[test]
+    fn no_file_can_be_opened_any_more() {
+        if let Some(root) = env::var_os(CONFINED) {
+            enter(Path::new(&root)).unwrap();
+            let _ = File::open("/");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(EMPTY)).unwrap();
+        assert_eq!(opens_a_file(None, root.path()).signal(), Some(libc::SIGSYS));
+        if geteuid().is_root() {
+            let other = opens_a_file(Some(65534), root.path());
+            assert_eq!(other.signal(), Some(libc::SIGSYS));
+            // Root does not do without the folder.
+            let missing = opens_a_file(None, &root.path().join("no"));
+            assert!(missing.signal().is_none() && !missing.success());
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! grows, and signals pass both a command that does not read, and a reader of ours that does not.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use channel::{Channel, Error};
 use proto::exec::{FromAgent, ToAgent};
@@ -49,12 +49,13 @@ pub struct Relay<S> {
     interrupted: bool,
 }
 
-/// What can be done without waiting.
-struct Ready {
-    signals: bool,
-    agent: PollFlags,
-    input: bool,
-    outputs: [bool; 2],
+/// What is waited for.
+#[derive(Clone, Copy)]
+enum Who {
+    Signals,
+    Agent,
+    Input,
+    Output(usize),
 }
 
 impl<S: Read + Write + AsFd> Relay<S> {
@@ -74,7 +75,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
     /// Relays until the command has ended and all that it wrote is written; its exit code.
     pub fn run(mut self) -> u8 {
         let mut result = self.begin().and_then(|()| self.relay());
-        if result.is_err() {
+        if matches!(result, Err(Error::Closed)) {
             result = self.finish();
         }
         result.unwrap_or_else(|_| {
@@ -118,78 +119,60 @@ impl<S: Read + Write + AsFd> Relay<S> {
             {
                 return Ok(code);
             }
-            let ready = self.wait()?;
-            if ready.signals
-                && let Some(code) = self.take_signal()?
-            {
-                return Ok(code);
+            for (who, events) in self.wait()? {
+                match who {
+                    Who::Signals => {
+                        if let Some(code) = self.take_signal()? {
+                            return Ok(code);
+                        }
+                    }
+                    Who::Agent => self.talk(events)?,
+                    Who::Input => self.take_input()?,
+                    Who::Output(at) => self.write(at)?,
+                }
             }
-            if ready.input {
-                self.take_input()?;
-            }
-            for (at, _) in ready
-                .outputs
-                .iter()
-                .enumerate()
-                .filter(|(_, ready)| **ready)
-            {
-                self.write(at)?;
-            }
-            self.talk(ready.agent)?;
         }
     }
 
-    /// Waits for what can be done, and is worth doing.
-    fn wait(&self) -> Result<Ready, Error> {
-        let mut polled = Vec::with_capacity(5);
-        let mut who = Vec::with_capacity(5);
-        let mut add = |name: usize, file, flags| {
-            polled.push(PollFd::from_borrowed_fd(file, flags));
-            who.push(name);
-        };
-        let is_over = self.exited.is_some();
-        if is_over || self.agent.is_idle() {
-            add(0, self.signals.as_fd(), PollFlags::IN);
-        }
-        if !is_over {
-            let mut flags = PollFlags::RDHUP;
-            flags.set(PollFlags::IN, self.has_room());
-            flags.set(PollFlags::OUT, self.agent.wants().1);
-            add(1, self.agent.socket().as_fd(), flags);
-        }
-        if let Some(input) = &self.input
-            && let Some(file) = input.wanted()
-            && !is_over
-            && self.agent.is_idle()
-        {
-            add(2, file, PollFlags::IN);
-        }
-        for (at, output) in self.outputs.iter().enumerate() {
-            if let Some(file) = output.wanted() {
-                add(3 + at, file, PollFlags::OUT);
-            }
-        }
+    /// Waits for what is worth doing; what can be done.
+    fn wait(&self) -> Result<Vec<(Who, PollFlags)>, Error> {
+        let wanted = self.wanted();
+        let polled = wanted
+            .iter()
+            .map(|(_, file, flags)| PollFd::from_borrowed_fd(*file, *flags));
+        let mut polled: Vec<_> = polled.collect();
         match poll(&mut polled, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Error::Io(error.into())),
         }
-        let mut ready = Ready {
-            signals: false,
-            agent: PollFlags::empty(),
-            input: false,
-            outputs: [false; 2],
-        };
-        for (name, events) in who.iter().zip(polled.iter().map(PollFd::revents)) {
-            let any = !events.is_empty();
-            match name {
-                0 => ready.signals = any,
-                1 => ready.agent = events,
-                2 => ready.input = any,
-                3 => ready.outputs[0] = any,
-                _ => ready.outputs[1] = any,
+        let events = polled.iter().map(PollFd::revents);
+        let all = wanted.iter().map(|(who, ..)| *who).zip(events);
+        Ok(all.filter(|(_, events)| !events.is_empty()).collect())
+    }
+
+    fn wanted(&self) -> Vec<(Who, BorrowedFd<'_>, PollFlags)> {
+        let mut wanted = Vec::with_capacity(5);
+        let is_over = self.exited.is_some();
+        let is_idle = self.agent.is_idle();
+        if is_over || is_idle {
+            wanted.push((Who::Signals, self.signals.as_fd(), PollFlags::IN));
+        }
+        if !is_over {
+            let mut flags = PollFlags::RDHUP;
+            flags.set(PollFlags::IN, self.has_room());
+            flags.set(PollFlags::OUT, !is_idle);
+            wanted.push((Who::Agent, self.agent.socket().as_fd(), flags));
+        }
+        let input = self.input.as_ref().filter(|_| is_idle && !is_over);
+        if let Some(file) = input.and_then(Input::wanted) {
+            wanted.push((Who::Input, file, PollFlags::IN));
+        }
+        for (at, output) in self.outputs.iter().enumerate() {
+            if let Some(file) = output.wanted() {
+                wanted.push((Who::Output(at), file, PollFlags::OUT));
             }
         }
-        Ok(ready)
+        wanted
     }
 
     fn has_room(&self) -> bool {
@@ -271,7 +254,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
                 FromAgent::Hello { .. }
                 | FromAgent::Started { .. }
                 | FromAgent::Failed { .. }
-                | FromAgent::Processes(_) => return Err(Error::Closed),
+                | FromAgent::Processes(_) => return Err(proto::Error::Malformed.into()),
             }
         }
         Ok(taken)
