@@ -18,6 +18,7 @@ mod shares;
 mod signals;
 mod streams;
 mod terminal;
+mod vsock;
 
 use tests::guest::{Finished, Guest, Rootfs};
 

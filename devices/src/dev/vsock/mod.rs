@@ -46,6 +46,8 @@ pub const KIND: DeviceKind = DeviceKind {
         libc::SYS_getsockopt,
         // Its first line, without what follows.
         libc::SYS_recvfrom,
+        // What the standard library writes by.
+        libc::SYS_sendto,
         // The end of one direction, and of both.
         libc::SYS_shutdown,
         libc::SYS_poll,
