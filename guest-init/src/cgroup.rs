@@ -17,10 +17,9 @@ const GROUP: &str = "/sys/fs/cgroup/command";
 /// Moves this process into a group of at most so many processes, which is the root of what it can see
 /// of the hierarchy. It can use all controllers there that the kernel has.
 ///
-/// Call it in the new mount namespace. Without a limit the command has no need of a group, which
-/// costs the start of a guest about as much as all its mounts.
+/// Call it after [`mount`]. Without a limit the command has no need of a group, which costs the start
+/// of a guest about as much as all its mounts.
 pub(crate) fn limit_pids(limit: u64) -> Result<()> {
-    mount()?;
     let controllers = read(HIERARCHY, "cgroup.controllers")?;
     write(HIERARCHY, "cgroup.subtree_control", &enable(&controllers))?;
     fs::create_dir(GROUP).with_context(|| format!("create {GROUP}"))?;
@@ -29,7 +28,8 @@ pub(crate) fn limit_pids(limit: u64) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")
 }
 
-/// Mounts the hierarchy in this process's mount namespace.
+/// Mounts the hierarchy where init, the command before it has its own root, and the agent see it. It
+/// stays: if the container's mount of it, which is read-only, were the first, all would be.
 pub(crate) fn mount() -> Result<()> {
     mount_at(HIERARCHY, "cgroup2", "cgroup2", NO_SUID_DEV_EXEC, "")
         .context("a limit of processes needs control groups")

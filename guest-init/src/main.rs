@@ -97,6 +97,9 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     console::debug(format_args!("{start:?}"));
     mounts::devpts()?;
     let (stdio, command_end) = Stdio::open(start.process.terminal)?;
+    if start.pids_limit.is_some() {
+        cgroup::mount()?;
+    }
     network::set_up(&start.interfaces)?;
     let filtered = network::filter(&start.packet_rules);
     let resolver = start.resolver.as_ref();

@@ -26,8 +26,6 @@ pub(crate) struct Container {
     pub(super) start: Start,
     /// The process of its command.
     pidfd: OwnedFd,
-    /// Whether the agent sees the hierarchy of control groups.
-    sees_groups: bool,
 }
 
 /// A command that was forked: it executes its program next.
@@ -61,7 +59,6 @@ impl Container {
         Ok(Self {
             start,
             pidfd: descriptor(command)?,
-            sees_groups: false,
         })
     }
 
@@ -77,11 +74,7 @@ impl Container {
     }
 
     /// Starts a command in it.
-    pub(super) fn start(&mut self, exec: &Exec) -> Result<Starting, Failure> {
-        if self.start.pids_limit.is_some() && !self.sees_groups {
-            cgroup::mount()?;
-            self.sees_groups = true;
-        }
+    pub(super) fn start(&self, exec: &Exec) -> Result<Starting, Failure> {
         let (streams, end) = Streams::open(exec.terminal)?;
         let (result, report) =
             pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context("make a pipe")?;

@@ -26,7 +26,11 @@ fn a_command_has_what_the_container_has() {
         &["-e", "B=2"],
         "echo $A $B $HOME; hostname; pwd; ulimit -n; cat /proc/1/comm /proc/self/cgroup",
     );
-    assert_output(&done, "1 2 /root\nhere\n/var\n777\nsh\n0::/\n");
+    assert_output(&done, "1 2 /\nhere\n/var\n777\nsh\n0::/\n");
+    let passwd =
+        "mkdir -p /etc; printf 'root:x:0:0::/root:\nnobody:x:65534:65534::/:\n' >/etc/passwd";
+    assert_output(&shell(&container, &[], passwd), "");
+    assert_output(&shell(&container, &[], "echo $HOME"), "/root\n");
     end_codes(&container);
     rights(&container);
     users(&container);
@@ -59,16 +63,17 @@ fn end_codes(container: &Container) {
     }
     assert_code(&shell(container, &[], "kill -9 $$"), 137);
     let failures = [
-        ("no-such-command", 127, "executable file not found in $PATH"),
-        ("/no/such/command", 127, "no such file or directory"),
-        ("/etc/passwd", 126, "permission denied"),
+        ("no-such-command", "executable file not found in $PATH"),
+        ("/no/such/command", "no such file or directory"),
+        ("/etc/passwd", "permission denied"),
     ];
-    for (command, code, words) in failures {
+    for (command, words) in failures {
         let done = exec(container, &[], &[command]);
-        assert_code(&done, code);
-        // Docker's own message.
+        // Docker's own code, which is 127 for some of them from Docker 27 on, and its own message.
+        assert!(matches!(done.code(), Some(126 | 127)), "{done:?}");
+        let text = [done.stdout(), done.stderr()].concat();
         assert!(
-            done.stderr().contains("OCI runtime exec failed: ") && done.stderr().contains(words),
+            text.starts_with("OCI runtime exec failed: exec failed: ") && text.contains(words),
             "{done:?}"
         );
     }
@@ -111,7 +116,7 @@ fn leaves_with_its_client(container: &Container) {
     let relay = script(&format!("ls {folder}/*.pid | grep -v init.pid | xargs cat")).unwrap();
     script(&format!("kill -9 {relay}")).unwrap();
     assert_code(&left.wait().unwrap(), 137);
-    let gone = "while pgrep -f 'sleep 4242' >/dev/null; do :; done";
+    let gone = "while ps | grep -q '[s]leep 4242'; do :; done";
     assert_output(&shell(container, &[], gone), "");
 }
 

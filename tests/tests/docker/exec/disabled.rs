@@ -1,7 +1,8 @@
 //! Containers that nobody may run further commands in.
 
-use tests::docker::{Container, script};
+use tests::docker::Container;
 
+use super::health::await_health;
 use super::{assert_own_failure, exec, runq_exec};
 
 #[test]
@@ -32,11 +33,9 @@ fn without_an_agent_each_way_says_so() {
     let line = "RUNQ_NOEXEC";
     let done = exec(&container, &[], &["true"]);
     assert_eq!(done.code(), Some(126), "{done:?}");
-    assert!(done.stderr().contains(line), "{done:?}");
+    assert!(done.stdout().contains(line), "{done:?}");
     assert_own_failure(&runq_exec(&[container.name(), "true"]), line);
-    let events = "set +o pipefail; timeout 250 docker events --since 0 --filter container=NAME \
-         --filter event=health_status | grep -m 1 unhealthy";
-    script(&events.replace("NAME", container.name())).unwrap();
+    await_health(&container, "unhealthy");
     let log = container
         .inspect("{{(index .State.Health.Log 0).Output}}")
         .unwrap();

@@ -8,11 +8,11 @@ use super::shell;
 use crate::assert_output;
 
 /// Waits for Docker to say so.
-fn await_health(container: &Container, health: &str) {
-    let id = container.inspect("{{.Id}}").unwrap();
+pub(super) fn await_health(container: &Container, health: &str) {
     let events = format!(
-        "set +o pipefail; timeout 250 docker events --since 0 --filter container={id} \
-         --filter event=health_status | grep -m 1 'health_status: {health}'"
+        "grep -q -m 1 'health_status: {health}' < <(timeout 250 docker events --since 0 \
+         --filter container={} --filter event=health_status)",
+        container.name()
     );
     script(&events).unwrap();
     assert_eq!(
@@ -64,7 +64,7 @@ fn a_check_that_takes_too_long_is_killed() {
         .unwrap();
     assert!(log.contains("exceeded timeout"), "{log}");
     // One may be there, of the check that runs now.
-    let gone = "[ $(pgrep -f 'sleep 7777' | grep -vx $$ | wc -l) -le 1 ]";
+    let gone = "[ $(ps | grep -c '[s]leep 7777') -le 1 ]";
     assert_output(&shell(&container, &[], gone), "");
 }
 

@@ -12,6 +12,10 @@ use crate::{assert_code, assert_output};
 fn runq_exec_runs_commands() {
     let container = waiting(&["-e", "A=1", "-w", "/var", "-u", "7:8"]);
     let name = container.name();
+    // The image has none.
+    let users =
+        "mkdir -p /etc; echo nobody:x:65534:65534::/: >/etc/passwd; echo x:x:1: >/etc/group";
+    assert_output(&shell(&container, &["-u", "0"], users), "");
     let tell = "echo $A $B $(pwd) $(id -u) $(id -g); echo error >&2; exit 9";
     let done = runq_exec(&["-e", "B=2", name, "sh", "-c", tell]);
     assert_code(&done, 9);
