@@ -40,13 +40,13 @@ fn checked(command: &str, options: &[&str]) -> Container {
 #[test]
 #[ignore = "needs Docker: make test"]
 fn a_container_is_starting_unhealthy_and_healthy() {
-    let container = checked("echo looked; test -e /tmp/fine", &[]);
+    let container = checked("echo looked; test -e /fine", &[]);
     assert_eq!(
         container.inspect("{{.State.Health.Status}}").unwrap(),
         "starting"
     );
     await_health(&container, "unhealthy");
-    assert_output(&shell(&container, &[], "touch /tmp/fine"), "");
+    assert_output(&shell(&container, &[], "touch /fine"), "");
     await_health(&container, "healthy");
     let output = container
         .inspect("{{(index .State.Health.Log 0).Output}}")
@@ -73,8 +73,8 @@ services:
   server:
     image: busybox
     runtime: runq
-    command: sh -c "trap exit TERM; touch /tmp/up; sleep 100000 & wait"
-    healthcheck: {test: ["CMD", "test", "-e", "/tmp/up"], interval: 1s}
+    command: sh -c "trap exit TERM; touch /up; sleep 100000 & wait"
+    healthcheck: {test: ["CMD", "test", "-e", "/up"], interval: 1s}
   client:
     image: busybox
     runtime: runq
