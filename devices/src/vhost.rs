@@ -297,4 +297,4 @@ fn failed(attempt: &str, error: ::vhost::Error) -> DeviceError {
 
 #[cfg(test)]
 #[path = "vhost_test.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -12,15 +12,24 @@ use crate::dev::{net, rng};
 use crate::testing::{DriverQueue, FakeWatch, memory};
 
 /// What the kernel was asked for, in order, by device.
-type Asked = Arc<Mutex<Vec<String>>>;
+pub(crate) type Asked = Arc<Mutex<Vec<String>>>;
 
-struct FakeKernel {
+pub(crate) struct FakeKernel {
     device: usize,
     asked: Asked,
     refuse: Option<&'static str>,
 }
 
 impl FakeKernel {
+    /// One that refuses nothing.
+    pub(crate) fn new(device: usize, asked: &Asked) -> Self {
+        Self {
+            device,
+            asked: Arc::clone(asked),
+            refuse: None,
+        }
+    }
+
     fn ask(&self, what: &str) -> Result<()> {
         self.asked
             .lock()
@@ -111,10 +120,10 @@ impl Backend for FakeBackend {
         }
     }
     fn kernel(&self, device: usize, _: &Arc<Memory>) -> Option<FakeKernel> {
+        let kernel = FakeKernel::new(device, &self.asked);
         Some(FakeKernel {
-            device,
-            asked: Arc::clone(&self.asked),
             refuse: self.refuse,
+            ..kernel
         })
     }
     fn start(&mut self, features: u64) -> std::result::Result<Vec<Range<usize>>, DeviceError> {

@@ -112,8 +112,53 @@ fn set_running(file: &File, running: bool) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, KIND, new};
+    use super::super::{Config, KIND, QUEUE_SIZES, new};
     use super::*;
+    use crate::device::{Activation, VirtioDevice};
+    use crate::testing::{DriverQueue, FakeWatch, memory};
+    use crate::vhost::Vhost;
+    use crate::vhost::tests::{Asked, FakeKernel};
+
+    /// The device with a kernel that notes what it is asked for.
+    struct Noted {
+        vsock: KernelVsock,
+        asked: Asked,
+    }
+
+    impl Noted {
+        fn note(&self, what: String) {
+            self.asked.lock().unwrap().push(what);
+        }
+    }
+
+    impl Backend for Noted {
+        type Kernel = FakeKernel;
+
+        fn traits(&self) -> Traits {
+            self.vsock.traits()
+        }
+        fn kernel(&self, device: usize, memory: &Arc<Memory>) -> Option<FakeKernel> {
+            self.vsock.kernel(device, memory)?;
+            Some(FakeKernel::new(device, &self.asked))
+        }
+        fn start(&mut self, features: u64) -> Result<Vec<Range<usize>>, DeviceError> {
+            self.vsock.start(features)
+        }
+        fn run(&mut self, device: usize, rings: &[usize]) -> Result<(), DeviceError> {
+            self.note(format!("{device}: run {rings:?}"));
+            Ok(())
+        }
+        fn halt(&mut self, device: usize) {
+            self.note(format!("{device}: halt"));
+        }
+        fn kicked(&mut self, index: usize, queue: &mut VirtQueue) -> Result<(), DeviceError> {
+            self.note(format!("kicked {index}"));
+            self.vsock.kicked(index, queue)
+        }
+        fn stop(&mut self) {
+            self.vsock.stop();
+        }
+    }
 
     fn null() -> File {
         File::open("/dev/null").unwrap()
@@ -140,6 +185,44 @@ mod tests {
         assert_eq!(vsock.start(u64::MAX).unwrap(), [both]);
         assert!(vsock.kernel(0, &Arc::default()).is_some());
         assert!(vsock.kernel(1, &Arc::default()).is_none());
+    }
+
+    #[test]
+    fn rings_are_handed_over_and_events_buffers_stay() {
+        let asked = Asked::default();
+        let mut device = Vhost::new(Noted {
+            vsock: vsock(),
+            asked: Arc::clone(&asked),
+        });
+        let memory = memory(1 << 20);
+        let driver = |(at, size): (u64, u16)| DriverQueue::new(&memory, at * 0x1_0000, size);
+        let mut drivers: Vec<_> = (0..).zip(QUEUE_SIZES).map(driver).collect();
+        let mut activation = Activation {
+            memory: Arc::clone(&memory),
+            features: 1 << VIRTIO_F_VERSION_1,
+            queues: drivers.iter().map(|d| d.device_end(true)).collect(),
+        };
+        let watch = &mut FakeWatch::default();
+        device.start(&mut activation, watch).unwrap();
+        let asked = || std::mem::take(&mut *asked.lock().unwrap());
+        let handed = asked();
+        let of = |what: &str| {
+            let of = handed.iter().filter(|asked| asked.contains(what)).cloned();
+            of.collect::<Vec<_>>()
+        };
+        assert_eq!(of("num"), ["0: num 0 256", "0: num 1 256"]);
+        assert_eq!(of("addr"), ["0: addr 0 0x0", "0: addr 1 0x10000"]);
+        assert_eq!(of("kick"), ["0: kick 0", "0: kick 1"]);
+        assert_eq!(of("call"), ["0: call 0", "0: call 1"]);
+        assert_eq!(handed.last().unwrap(), "0: run [0, 1]");
+        let queues = &mut activation.queues;
+        assert_eq!(queues.len(), 1);
+        drivers[EVENT].receive(4);
+        device.kicked(0, queues, watch).unwrap();
+        assert_eq!(drivers[EVENT].used(), None);
+        assert_eq!(asked(), ["kicked 2"]);
+        device.stop();
+        assert_eq!(asked(), ["0: halt"]);
     }
 
     #[test]

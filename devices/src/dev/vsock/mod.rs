@@ -5,6 +5,10 @@
 //! host's own AF_VSOCK; or in user space (`user.rs`), where programs of the host come by a Unix
 //! socket. Both are the same device to the guest.
 
+#[cfg(test)]
+mod bounds_test;
+#[cfg(test)]
+mod close_test;
 mod connection;
 mod credit;
 mod exchange;
@@ -15,6 +19,7 @@ mod hostile_test;
 mod kernel;
 mod listener;
 mod packet;
+mod program;
 mod room;
 mod table;
 mod user;

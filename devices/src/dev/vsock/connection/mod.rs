@@ -3,23 +3,19 @@
 //! It begins when the program comes. Bytes are moved straight between socket and guest memory; what
 //! a program does not take at once is kept, in a number that is bounded by the guest's credit.
 
-use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+mod incoming;
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use vm_memory::WriteVolatile;
 use vmm_sys_util::epoll::EventSet;
 
 use super::credit::Credit;
 use super::listener::{Greeting, Heard};
 use super::packet::{NO_RECEIVE, NO_SEND, Packet, STREAM, operation};
-use super::room::{MAX_DATA, Room, io_error};
-use crate::Memory;
-use crate::device::DeviceError;
-use crate::queue::buffers::{Buffers, Slice};
+use super::program::Program;
+use super::room::{MAX_DATA, Room};
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -50,18 +46,15 @@ pub(super) enum Fate {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: UnixStream,
+    program: Program,
     state: State,
     guest_port: u32,
     host_port: u32,
     credit: Credit,
-    /// Bytes for the program.
-    outgoing: VecDeque<u8>,
     /// There may be bytes to read.
     readable: bool,
-    /// The program sends no more, or the guest receives no more; the program takes no more.
+    /// The program sends no more, or the guest receives no more.
     ended: bool,
-    deaf: bool,
     /// What the guest said of its own end, what it has to hear of ours, and of that has heard.
     guest_shutdown: u32,
     shutdown: u32,
@@ -80,15 +73,13 @@ impl Connection {
     /// For a program that has just come.
     pub(super) fn new(stream: UnixStream, host_port: u32) -> Self {
         Self {
-            stream,
+            program: Program::new(stream),
             state: State::Greeting(Greeting::default()),
             guest_port: 0,
             host_port,
             credit: Credit::default(),
-            outgoing: VecDeque::new(),
             readable: false,
             ended: false,
-            deaf: false,
             guest_shutdown: 0,
             shutdown: 0,
             told: 0,
@@ -113,19 +104,19 @@ impl Connection {
     /// Whether it may go when others need its place: the program has not said what it wants, or is
     /// gone and the guest has heard.
     pub(super) fn is_idle(&self) -> bool {
-        let gone = self.deaf && self.told == NO_RECEIVE | NO_SEND;
+        let gone = self.program.is_deaf() && self.told == NO_RECEIVE | NO_SEND;
         gone || matches!(self.state, State::Greeting(_))
     }
 
     /// What is to be heard of the socket.
     pub(super) fn wanted(&self) -> Option<EventSet> {
         let mut wanted = EventSet::empty();
-        wanted.set(EventSet::OUT, !self.outgoing.is_empty());
+        wanted.set(EventSet::OUT, !self.program.has_all());
         match self.state {
             State::Greeting(_) => wanted.insert(EventSet::IN),
             // Whether the program is still there.
             State::Asking | State::Asked => return Some(wanted),
-            State::Open if self.ended => return (!self.deaf).then_some(wanted),
+            State::Open if self.ended => return (!self.program.is_deaf()).then_some(wanted),
             State::Open => wanted.set(EventSet::IN, !self.readable),
             State::Lingering => {}
         }
@@ -135,9 +126,10 @@ impl Connection {
 
     /// Something happened to the socket; the events are a hint only.
     pub(super) fn ready(&mut self, events: EventSet) -> Fate {
-        let gone = events.intersects(EventSet::HANG_UP | EventSet::ERROR) && self.is_hung_up();
+        let gone =
+            events.intersects(EventSet::HANG_UP | EventSet::ERROR) && self.program.is_hung_up();
         match &mut self.state {
-            State::Greeting(greeting) => match greeting.hear(&self.stream) {
+            State::Greeting(greeting) => match greeting.hear(self.program.stream()) {
                 Heard::Part => {}
                 Heard::Port(port) => {
                     self.guest_port = port;
@@ -153,10 +145,10 @@ impl Connection {
             State::Open if gone => self.lose_program(),
             _ => {}
         }
-        if !self.outgoing.is_empty() {
+        if !self.program.has_all() {
             self.flush();
         }
-        let done = self.outgoing.is_empty() && matches!(self.state, State::Lingering);
+        let done = self.program.has_all() && matches!(self.state, State::Lingering);
         if done { Fate::Ends } else { Fate::Stays }
     }
 
@@ -239,12 +231,12 @@ impl Connection {
         if !self.readable || limit == 0 {
             return Ok(0);
         }
-        match room.read(&mut self.stream, limit) {
+        match self.program.read(room, limit) {
             Ok(0) => {
                 self.readable = false;
                 self.ended = true;
                 self.shutdown |= NO_SEND;
-                if self.is_hung_up() {
+                if self.program.is_hung_up() {
                     self.lose_program();
                 }
                 Ok(0)
@@ -269,169 +261,30 @@ impl Connection {
         self.short = short;
     }
 
-    /// A packet of the guest, whose data are in `data`.
-    ///
-    /// # Errors
-    /// When the driver named memory that does not exist.
-    pub(super) fn receive(
-        &mut self,
-        packet: &Packet,
-        data: Buffers,
-        memory: &Memory,
-    ) -> Result<Fate, DeviceError> {
-        self.credit.hear((packet.buf_alloc, packet.fwd_cnt));
-        let is_open = matches!(self.state, State::Open);
-        self.ask_for_credit &= self.credit.guest_room() == 0;
-        self.notice_shortage();
-        match packet.operation {
-            operation::RST => return Ok(Fate::Ends),
-            operation::CREDIT_UPDATE => {}
-            operation::CREDIT_REQUEST => self.asked_for_credit = true,
-            operation::RESPONSE if !is_open => return Ok(self.open()),
-            operation::RW if is_open => return self.take(packet.length, data, memory),
-            operation::SHUTDOWN if is_open => return Ok(self.close(packet.flags)),
-            _ => return Ok(Fate::Resets),
-        }
-        Ok(Fate::Stays)
-    }
-
-    /// The guest has accepted. Nothing was written before, so that the line is taken at once.
-    fn open(&mut self) -> Fate {
-        self.state = State::Open;
-        let line = format!("OK {}\n", self.host_port);
-        match self.stream.write(line.as_bytes()) {
-            Ok(written) if written == line.len() => Fate::Stays,
-            _ => Fate::Resets,
-        }
-    }
-
-    /// Takes `length` bytes, which are in `data`, for the program. A guest that sends more than it
-    /// may, or than there are, loses the connection.
-    fn take(
-        &mut self,
-        length: u32,
-        mut data: Buffers,
-        memory: &Memory,
-    ) -> Result<Fate, DeviceError> {
-        if length > self.credit.room() || self.guest_shutdown & NO_SEND != 0 {
-            return Ok(Fate::Resets);
-        }
-        self.credit.receive(length);
-        let mut left = length as usize;
-        while left > 0 {
-            let slices = data.slices(memory, left)?;
-            if slices.is_empty() {
-                return Ok(Fate::Resets);
-            }
-            for slice in slices {
-                self.put(&slice);
-                data.advance(slice.len());
-                left -= slice.len();
-            }
-        }
-        Ok(Fate::Stays)
-    }
-
-    /// Writes a piece of guest memory, and keeps what the program does not take.
-    fn put(&mut self, slice: &Slice<'_>) {
-        let mut written = 0;
-        while self.outgoing.is_empty() && !self.deaf && written < slice.len() {
-            let Ok(rest) = slice.offset(written) else {
-                return;
-            };
-            let result = self.stream.write_volatile(&rest).map_err(io_error);
-            match self.written(result) {
-                0 => break,
-                count => written += count,
-            }
-        }
-        // They are at most as many as the guest has credit for, which is 32 bits.
-        self.credit.forward(written as u32);
-        let Ok(rest) = slice.offset(written) else {
-            return;
-        };
-        if self.deaf {
-            self.credit.forward(rest.len() as u32);
-        } else if !rest.is_empty() {
-            let mut copy = vec![0; rest.len()];
-            rest.copy_to(&mut copy);
-            self.outgoing.extend(copy);
-        }
-    }
-
-    /// Writes what is kept, as far as the program takes it.
+    /// Writes what is kept for the program, as far as it takes it.
     fn flush(&mut self) {
-        while !self.outgoing.is_empty() && !self.deaf {
-            let result = self.stream.write(self.outgoing.as_slices().0);
-            let count = self.written(result);
-            if count == 0 {
-                break;
-            }
-            self.outgoing.drain(..count);
-            self.credit.forward(count as u32);
-        }
-        if self.deaf {
-            self.credit.forward(self.outgoing.len() as u32);
-            self.outgoing.clear();
-        }
-        if self.outgoing.is_empty() {
-            // Most connections need no memory most of the time.
-            self.outgoing = VecDeque::new();
-            if self.guest_shutdown & NO_SEND != 0 {
-                let _ = self.stream.shutdown(Shutdown::Write);
-            }
-        }
+        let gone = self.program.flush();
+        self.forward(gone);
     }
 
-    /// How many bytes were written: none if the program takes no more, for now or for good.
-    fn written(&mut self, result: io::Result<usize>) -> usize {
-        match result {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Err(_) => {
-                self.deaf = true;
-                self.shutdown |= NO_RECEIVE;
-                0
-            }
+    /// So many of the guest's bytes are kept no more; nor will others be, if the program takes none.
+    fn forward(&mut self, count: usize) {
+        // They are at most as many as the guest has credit for, which is 32 bits.
+        self.credit.forward(count as u32);
+        if self.program.is_deaf() {
+            self.shutdown |= NO_RECEIVE;
         }
-    }
-
-    /// The guest closes one direction, or both (section 5.10.6.5).
-    fn close(&mut self, flags: u32) -> Fate {
-        self.guest_shutdown |= flags & (NO_RECEIVE | NO_SEND);
-        if self.guest_shutdown & NO_RECEIVE != 0 && !self.ended {
-            self.ended = true;
-            self.readable = false;
-            let _ = self.stream.shutdown(Shutdown::Read);
-        }
-        self.flush();
-        if self.guest_shutdown != NO_RECEIVE | NO_SEND {
-            return Fate::Stays;
-        }
-        if self.outgoing.is_empty() {
-            return Fate::Resets;
-        }
-        Fate::Leaves
     }
 
     /// The program is gone, and all of its bytes are read.
     fn lose_program(&mut self) {
-        self.deaf = true;
+        self.program.lose();
         self.shutdown = NO_RECEIVE | NO_SEND;
-    }
-
-    /// Whether both directions are closed at the program's end.
-    fn is_hung_up(&self) -> bool {
-        let mut polled = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
-        let polled_one = poll(&mut polled, PollTimeout::ZERO);
-        let events = polled[0].revents().unwrap_or(PollFlags::empty());
-        polled_one.is_ok() && events.intersects(PollFlags::POLLHUP)
     }
 }
 
 impl AsRawFd for Connection {
     fn as_raw_fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.program.as_raw_fd()
     }
 }
