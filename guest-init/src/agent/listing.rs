@@ -1,7 +1,8 @@
 //! Looking at the container's processes, in a child.
 //!
-//! Arguments are in a process's memory, and that may be a file of a file system that the container
-//! serves itself: who reads them may wait for ever. The agent never does.
+//! Who reads a process's arguments takes the lock of its memory (mmap_lock of the kernel), which the
+//! process may keep busy: that may take any time, and there may be thousands. The agent only waits for
+//! its clients, so a child looks, and ends with the client that wants to know.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

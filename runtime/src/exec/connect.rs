@@ -229,8 +229,10 @@ impl Search<'_> {
             let socket = match connect(way) {
                 Ok(socket) => socket,
                 Err(error) => {
-                    absence = absence.max(Absence::of(&error));
-                    reason = error.into();
+                    let this = Absence::of(&error);
+                    if this >= absence {
+                        (absence, reason) = (this, error.into());
+                    }
                     continue;
                 }
             };

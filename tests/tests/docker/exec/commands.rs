@@ -131,12 +131,14 @@ fn ends_with_the_container(container: &Container) {
 fn docker_top_shows_what_runs_in_the_machine() {
     let container = waiting(&[]);
     assert_output(
-        &exec(&container, &["-d", "-u", "nobody"], &["sleep", "4343"]),
+        &exec(&container, &["-d", "-u", "65534"], &["sleep", "4343"]),
         "",
     );
     let table = container.docker(&["top"]).unwrap();
     assert!(
-        table.contains("sleep 100000") && table.contains("sleep 4343"),
+        table.contains("[1] sh -c ")
+            && table.contains("] sleep 100000")
+            && table.contains("] sleep 4343"),
         "{table}"
     );
     assert!(
@@ -145,5 +147,6 @@ fn docker_top_shows_what_runs_in_the_machine() {
     );
     let columns = script(&format!("docker top {} -o user,args", container.name())).unwrap();
     let nobody = columns.lines().find(|line| line.contains("sleep 4343"));
+    // As the host calls that user.
     assert!(nobody.unwrap().starts_with("nobody "), "{columns}");
 }
