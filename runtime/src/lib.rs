@@ -20,6 +20,7 @@ pub mod options;
 pub mod register;
 pub mod resolv_conf;
 pub mod seccomp;
+pub mod shadow;
 pub mod spec;
 pub mod split;
 pub mod vmspec;

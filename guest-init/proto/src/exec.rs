@@ -95,7 +95,8 @@ pub struct Exec {
     pub args: Vec<String>,
     /// The whole environment.
     pub env: Option<Vec<String>>,
-    /// Variables beside these, or instead of those with the same names.
+    /// Variables beside these, or instead of those with the same names. One without `=` is a name
+    /// alone: that variable is removed, as `docker exec -e NAME` has it.
     pub more_env: Vec<String>,
     /// Absolute path of the working directory.
     pub cwd: Option<String>,

@@ -4,7 +4,6 @@
 //! the last one is in the socket, except the last of all: so a client that does not read costs no
 //! memory, and its command waits for it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,13 +15,13 @@ use proto::exec::{Exec, FromAgent, ToAgent};
 use super::child::Child;
 use super::command::{Container, Outcome, Report};
 use super::event_loop::watch;
-use super::processes;
+use super::listing::Listing;
 use super::socket::Socket;
 use super::streams::Streams;
 use crate::console;
 use crate::failure::Failure;
 
-/// How long a client may take for its order, and to take an answer.
+/// How long a client may take for its order, and to take an answer; and how long a list may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a client has its turn before all others have theirs.
 const ROUNDS: usize = 16;
@@ -55,6 +54,8 @@ enum Stage {
     Order,
     /// Its command is there.
     Running(Running),
+    /// It wants to know which processes there are.
+    Listing(Listing),
     /// It was told all, and has to take it.
     End,
 }
@@ -144,10 +145,7 @@ impl Client {
     fn obey(&mut self, message: ToAgent, at: &mut Surroundings) -> Result<()> {
         match (&mut self.stage, message) {
             (Stage::Order, ToAgent::Exec(exec)) => return self.start(&exec, at),
-            (Stage::Order, ToAgent::List) => {
-                let list = processes::list(Path::new("/proc"));
-                return self.end(&FromAgent::Processes(list), Some(PATIENCE));
-            }
+            (Stage::Order, ToAgent::List) => return self.list(at),
             (Stage::Running(running), ToAgent::Stdin(bytes)) => running.streams.hold(&bytes)?,
             (Stage::Running(running), ToAgent::StdinEnd) => running.streams.end_input(),
             (Stage::Running(running), ToAgent::Resize(size)) => running.streams.resize(size)?,
@@ -188,6 +186,23 @@ impl Client {
         Ok(())
     }
 
+    fn list(&mut self, at: &mut Surroundings) -> Result<()> {
+        let started = match at.full {
+            Some(full) => Err(full.clone()),
+            None => Listing::start().map_err(Failure::from),
+        };
+        let (listing, child) = match started {
+            Ok(started) => started,
+            Err(failure) => return self.fail(failure),
+        };
+        let child = self.child.insert(child);
+        watch(at.epoll, at.id, child)?;
+        watch(at.epoll, at.id, &listing.pipe)?;
+        self.deadline = Some(Instant::now() + PATIENCE);
+        self.stage = Stage::Listing(listing);
+        Ok(())
+    }
+
     fn fail(&mut self, Failure { code, message }: Failure) -> Result<()> {
         self.end(&FromAgent::Failed { code, message }, Some(PATIENCE))
     }
@@ -216,8 +231,16 @@ impl Client {
     }
 
     fn carry(&mut self, code: Option<u8>, at: &mut Surroundings) -> Result<bool> {
-        let Stage::Running(running) = &mut self.stage else {
-            return Ok(false);
+        let running = match &mut self.stage {
+            Stage::Running(running) => running,
+            Stage::Listing(listing) => {
+                return match listing.hear() {
+                    Ok(None) => Ok(false),
+                    Ok(Some(list)) => self.end(&list, Some(PATIENCE)).map(|()| false),
+                    Err(error) => self.fail(error.into()).map(|()| false),
+                };
+            }
+            _ => return Ok(false),
         };
         match running.hear() {
             Outcome::Open => return Ok(false),

@@ -9,6 +9,7 @@ mod client;
 mod command;
 mod event_loop;
 mod listener;
+mod listing;
 mod merge;
 mod processes;
 mod socket;

@@ -1,6 +1,7 @@
 //! The container's processes, from init's /proc: what they say of themselves is checked and bounded.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -29,24 +30,19 @@ struct Status<'a> {
     pid: u32,
 }
 
-/// The container's processes, in the order of their numbers.
+/// The container's processes without this one, in the order of their numbers. Their arguments may make
+/// it wait.
 pub(super) fn list(proc: &Path) -> Vec<ProcessInfo> {
     // By their numbers as the agent sees them.
     let mut all: BTreeMap<u32, (ProcessInfo, u32)> = BTreeMap::new();
     let mut room = MAX_ALL_ARGS;
-    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
-        let Some(number) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let text = read(&entry.path().join("status"), MAX_STATUS);
+    for number in others(proc) {
+        let process = proc.join(number.to_string());
+        let text = read(&process.join("status"), MAX_STATUS);
         let Some(status) = parse(&text) else {
             continue;
         };
-        let args = arguments(&entry.path(), &mut room);
+        let args = arguments(&process, &mut room);
         let info = ProcessInfo {
             pid: status.pid,
             parent: 0,
@@ -68,6 +64,18 @@ pub(super) fn list(proc: &Path) -> Vec<ProcessInfo> {
     let mut list: Vec<_> = parents.collect();
     list.sort_by_key(|info| info.pid);
     list
+}
+
+/// The numbers of all processes but this one.
+fn others(proc: &Path) -> impl Iterator<Item = u32> {
+    let number = |name: &OsStr| name.to_str()?.parse().ok();
+    // In the container's PID namespace, this one has another number than here.
+    let link = fs::read_link(proc.join("self")).ok();
+    let own: Option<u32> = link.and_then(|link| number(link.as_os_str()));
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    entries
+        .filter_map(move |entry| number(&entry.file_name()))
+        .filter(move |number| own != Some(*number))
 }
 
 /// The number in the container of a process.
@@ -171,8 +179,10 @@ mod tests {
             (50, status("sh", 1, "50\t1"), b"sh\0-c\0\0x\0".to_vec()),
             (70, status("inner", 50, "70\t9\t1"), b"".to_vec()),
             (60, status("exec", 1, "60\t11"), b"a\xff".to_vec()),
+            (80, status("init", 1, "80\t12"), b"/init\0".to_vec()),
         ]);
         fs::create_dir(proc.0.join("sys")).unwrap();
+        std::os::unix::fs::symlink("80", proc.0.join("self")).unwrap();
         let told: Vec<_> = list(&proc.0)
             .into_iter()
             .map(|info| {

@@ -237,7 +237,7 @@ impl Output {
 }
 
 /// A descriptor that nobody else has the file of, so that only we do not wait.
-fn non_blocking(file: OwnedFd) -> Result<File> {
+pub(super) fn non_blocking(file: OwnedFd) -> Result<File> {
     let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(file.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
         .context("make a stream non-blocking")?;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use channel::{ClientConfig, Identity};
+use channel::ClientConfig;
 use proto::WindowSize;
 use proto::exec::Exec;
 use rustix::process::getpid;
@@ -19,14 +19,13 @@ use vmm::command::{Forwarded, Signals};
 
 use super::args::CommandLine;
 use super::exec_options::{ExecOptions, VALUES};
+use super::guest::Guest;
 use super::root;
 use super::runc::{Runc, State};
-use crate::certs::Client;
 use crate::create;
 use crate::exec::detach::{Parent, detach, write_pid};
 use crate::exec::relay::{Relay, Streams};
 use crate::exec::{Container, Refused, cgroup, confine, connect, console, oci, start};
-use crate::split::VMSPEC;
 use crate::vmspec::VmSpec;
 
 /// Size of a terminal of which nobody knows more.
@@ -74,32 +73,15 @@ struct Job {
 impl Job {
     fn new(options: &ExecOptions, state: &State) -> Result<Self> {
         let id = &options.id;
-        match state.status.as_str() {
-            "running" => {}
-            "paused" if options.ignore_paused => {}
-            "paused" => bail!("container {id} is paused (--ignore-paused lets the command wait)"),
-            status => bail!("container {id} is not running: it is {status}"),
+        if state.status == "paused" && !options.ignore_paused {
+            bail!("container {id} is paused (--ignore-paused lets the command wait)");
         }
-        let spec = VmSpec::load(&state.bundle.join(VMSPEC))
-            .with_context(|| format!("container {id}: start it anew"))?;
-        ensure!(
-            spec.start.agent.is_some(),
-            "container {id} has no exec agent: it was started with --noexec or RUNQ_NOEXEC, or \
-             without certificates (`runq certs` makes them)"
-        );
-        let exec = described(options, &spec)?;
+        let guest = Guest::open(id, state)?;
+        let exec = described(options, &guest.spec)?;
         check_terminal(options, exec.terminal.is_some())?;
-        let client = Client::load(&state.bundle)?;
-        let identity = Identity {
-            authority: client.authority.as_bytes(),
-            certificate: client.certificate.as_bytes(),
-            key: client.key.as_bytes(),
-        };
         Ok(Self {
-            container: Container::new(id, state.pid)?,
-            config: identity
-                .client()
-                .with_context(|| format!("container {id}: its certificates"))?,
+            container: guest.container,
+            config: guest.config,
             exec,
             console: options.console_socket.clone(),
             root: root(),

@@ -37,6 +37,7 @@ Commands:
   create, run         a container, in a virtual machine
   certs               new certificates for docker exec and runq-exec; containers that run keep theirs
   exec                a command in a container's VM, for docker exec (people use runq-exec)
+  ps                  what runs in a container's VM, for docker top
   check               is this host fit for runq? What is missing, and what to do about it
   register [FILE]     make the runtime known to Docker, in /etc/docker/daemon.json
   unregister [FILE]   take that back

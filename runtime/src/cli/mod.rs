@@ -3,7 +3,9 @@
 mod args;
 mod exec;
 mod exec_options;
+mod guest;
 mod help;
+mod ps;
 mod report;
 mod runc;
 
@@ -57,6 +59,7 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
         "exec" if !asks_for_help(line) => exec::exec(line),
+        "ps" if !asks_for_help(line) => ps::ps(line),
         "register" => {
             let program = installed_program()?;
             register_with_docker(line, |file| register::register(file, &program))

@@ -4,7 +4,7 @@
 //! again and again, as long as the container lives.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::age;
 use super::socket::{Way, is_absent};
 
 /// The device by which monitors get a vsock. It is there where the kernel can have one.
@@ -24,10 +25,19 @@ const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 /// How long the VM may boot.
 const BOOT: Duration = Duration::from_secs(60);
-/// How long the monitor may take until there is any way.
-const START: Duration = Duration::from_secs(5);
-/// How long an agent that has accepted may take to say who it is.
-const HELLO: Duration = Duration::from_secs(10);
+/// How long who wants a command run waits.
+const PATIENT: Patience = Patience {
+    way: Duration::from_secs(5),
+    agent: BOOT,
+    hello: Duration::from_secs(10),
+    refused: Duration::from_secs(2),
+};
+/// How long who only looks waits.
+const HURRIED: Patience = Patience {
+    agent: Duration::from_secs(5),
+    hello: Duration::from_secs(5),
+    ..PATIENT
+};
 /// Between two rounds, at first and at last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 
@@ -42,6 +52,8 @@ pub struct Container {
     /// Its first process, the monitor.
     pub pid: i32,
     process: OwnedFd,
+    /// How old it was when it was looked at; none if /proc does not tell (mount option hidepid).
+    age: Option<Duration>,
 }
 
 impl Container {
@@ -56,7 +68,12 @@ impl Container {
             .context("no process")
             .and_then(|number| Ok(pidfd_open(number, PidfdFlags::empty())?))
             .with_context(|| format!("container {id} is not running: process {pid}"))?;
-        Ok(Self { id, pid, process })
+        Ok(Self {
+            id,
+            pid,
+            process,
+            age: age::of(pid),
+        })
     }
 
     /// Waits so long; an error if the container ends meanwhile.
@@ -84,72 +101,142 @@ impl Container {
 /// # Errors
 /// One line that says why there is no such agent, and what to do.
 pub fn connect(container: &Container, config: &Arc<ClientConfig>) -> Result<Agent> {
+    search(container, config, PATIENT)
+}
+
+/// As [`connect`], for who does not want to wait for more than a few seconds.
+///
+/// # Errors
+/// One line that says why there is no such agent, and what to do.
+pub fn connect_soon(container: &Container, config: &Arc<ClientConfig>) -> Result<Agent> {
+    search(container, config, HURRIED)
+}
+
+fn search(container: &Container, config: &Arc<ClientConfig>, patience: Patience) -> Result<Agent> {
     let search = Search {
         container,
         config,
-        patience: [START, BOOT],
+        patience,
     };
     search.run(&container.ways(), Way::connect)
+}
+
+/// How long to wait for what may still come.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For the monitor to make any way.
+    way: Duration,
+    /// For an agent.
+    agent: Duration,
+    /// For an agent that has accepted to say who it is.
+    hello: Duration,
+    /// For a guest that has booted, and refuses: for moments, one does whose agent is busy, too.
+    refused: Duration,
 }
 
 /// What came of trying all ways.
 enum Round {
     Found(Box<Agent>),
-    /// Nobody is there. For now perhaps; absent: there is not even a way.
-    Nobody {
-        absent: bool,
-        reason: Error,
-    },
+    /// For now perhaps.
+    Nobody(Absence, Error),
+}
+
+/// What the best of all ways has come to, in the order of the hope that it leaves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Absence {
+    /// There is not even a way.
+    NoWay,
+    /// The guest's kernel says that nobody listens.
+    Refused,
+    /// There is no answer, or none of an agent.
+    Silent,
+}
+
+impl Absence {
+    /// What an error of [`Way::connect`] means.
+    fn of(error: &io::Error) -> Self {
+        if is_absent(error) {
+            Self::NoWay
+        } else if error.kind() == ErrorKind::ConnectionReset {
+            Self::Refused
+        } else {
+            Self::Silent
+        }
+    }
 }
 
 struct Search<'a> {
     container: &'a Container,
     config: &'a Arc<ClientConfig>,
-    /// How long to wait for a way, and for an agent.
-    patience: [Duration; 2],
+    patience: Patience,
 }
 
 impl Search<'_> {
     fn run<W>(&self, ways: &[W], connect: impl Fn(&W) -> io::Result<File>) -> Result<Agent> {
         let begin = Instant::now();
+        let mut refused_since = None;
         let [mut pause, longest] = PAUSES;
         loop {
-            let (absent, reason) = match self.round(ways, &connect)? {
+            let (absence, reason) = match self.round(ways, &connect)? {
                 Round::Found(agent) => return Ok(*agent),
-                Round::Nobody { absent, reason } => (absent, reason),
+                Round::Nobody(absence, reason) => (absence, reason),
             };
-            let id = &self.container.id;
-            let [start, boot] = self.patience;
-            ensure!(
-                !absent || begin.elapsed() < start,
-                "container {id}: no way to its agent ({reason:#}): without {VHOST_VSOCK} (modprobe \
-                 vhost_vsock) only root can go through the monitor"
-            );
-            ensure!(
-                begin.elapsed() < boot,
-                "container {id}: the exec agent does not answer ({reason:#}): it does not run any \
-                 more, or is busy: start the container anew"
-            );
+            let waited = begin.elapsed();
+            refused_since = (absence == Absence::Refused).then(|| refused_since.unwrap_or(waited));
+            let refused = refused_since.map(|since| waited.saturating_sub(since));
+            self.check(waited, refused, absence, &reason)?;
             self.container.pause(pause)?;
             pause = (pause * 2).min(longest);
         }
     }
 
+    /// An error if there is nothing to wait for any more, after so long, and after only refusals for
+    /// so long.
+    fn check(
+        &self,
+        waited: Duration,
+        refused: Option<Duration>,
+        absence: Absence,
+        reason: &Error,
+    ) -> Result<()> {
+        let id = &self.container.id;
+        ensure!(
+            absence != Absence::NoWay || waited < self.patience.way,
+            "container {id}: no way to its agent ({reason:#}): without {VHOST_VSOCK} (modprobe \
+             vhost_vsock) only root can go through the monitor"
+        );
+        let age = self.container.age.map(|age| age + waited);
+        let has_booted = age.is_some_and(|age| age >= BOOT);
+        ensure!(
+            !has_booted || refused.is_none_or(|refused| refused < self.patience.refused),
+            "container {id}: the exec agent does not run any more ({reason:#}): start the container \
+             anew"
+        );
+        ensure!(
+            waited < self.patience.agent,
+            "container {id}: the exec agent does not answer ({reason:#}): the VM still boots, or the \
+             agent is busy, or does not run any more: start the container anew then"
+        );
+        Ok(())
+    }
+
     /// Tries all ways; an error if somebody is there, and cannot be talked to.
     fn round<W>(&self, ways: &[W], connect: impl Fn(&W) -> io::Result<File>) -> Result<Round> {
-        let mut absent = true;
+        let mut absence = Absence::NoWay;
         let mut reason = anyhow!("no address");
         let mut stranger = None;
         for way in ways {
             let socket = match connect(way) {
                 Ok(socket) => socket,
                 Err(error) => {
-                    absent &= is_absent(&error);
-                    reason = error.into();
+                    let this = Absence::of(&error);
+                    if this >= absence {
+                        (absence, reason) = (this, error.into());
+                    }
                     continue;
                 }
             };
-            absent = false;
+            absence = Absence::Silent;
             match self.greet(socket) {
                 Ok(Some(agent)) => return Ok(Round::Found(Box::new(agent))),
                 Ok(None) => reason = anyhow!("another container's agent is there"),
@@ -162,13 +249,13 @@ impl Search<'_> {
             }
         }
         // It may be another container's agent, with whom ours shares a part of its ID.
-        stranger.map_or(Ok(Round::Nobody { absent, reason }), Err)
+        stranger.map_or(Ok(Round::Nobody(absence, reason)), Err)
     }
 
     /// The agent, if it is that of our container.
     fn greet(&self, socket: File) -> Result<Option<Agent>, Silence> {
         let mut agent = Channel::connect(socket, self.config).map_err(Silence::Channel)?;
-        let deadline = Instant::now() + HELLO;
+        let deadline = Instant::now() + self.patience.hello;
         match receive(&mut agent, self.container, Some(deadline))? {
             FromAgent::Hello { container, .. } if container == self.container.id => Ok(Some(agent)),
             _ => Ok(None),

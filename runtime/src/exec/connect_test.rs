@@ -11,6 +11,11 @@ use super::*;
 use crate::certs::Certificates;
 
 const SHORT: Duration = Duration::from_millis(100);
+const SHORT_PATIENCE: Patience = Patience {
+    way: SHORT,
+    agent: SHORT,
+    ..PATIENT
+};
 
 /// A container whose process is `sleep`.
 struct Sleeper(Child);
@@ -56,7 +61,7 @@ fn search(set: &Certificates, attempts: Vec<io::Result<File>>) -> Result<Agent> 
     let search = Search {
         container: &container,
         config: &client(&set.client()),
-        patience: [SHORT; 2],
+        patience: SHORT_PATIENCE,
     };
     let nobody = || Err(ErrorKind::ConnectionReset.into());
     search.run(&attempts, |attempt| attempt.take().unwrap_or_else(nobody))
@@ -90,7 +95,7 @@ fn an_agent_that_begins_late_is_found() {
     let search = Search {
         container: &container,
         config: &client(&set.client()),
-        patience: [BOOT; 2],
+        patience: PATIENT,
     };
     let rounds = Cell::new(0);
     let found = search.run(&[()], |()| {
@@ -117,7 +122,10 @@ fn nobody_is_told_apart_from_no_way() {
     let search = Search {
         container: &container,
         config: &client(&set.client()),
-        patience: [SHORT, BOOT],
+        patience: Patience {
+            way: SHORT,
+            ..PATIENT
+        },
     };
     let absent = || Err(io::Error::from_raw_os_error(libc::ENODEV));
     let error = search.run(&[()], |()| absent()).err().unwrap().to_string();
@@ -127,6 +135,50 @@ fn nobody_is_told_apart_from_no_way() {
     );
 }
 
+/// How a search ends that finds these, one a round, the last for ever, in a container of this age.
+fn of_age(age: Option<Duration>, answers: &[ErrorKind]) -> String {
+    let set = certificates(2100);
+    let (_sleeper, mut container) = Sleeper::new();
+    container.age = age;
+    let search = Search {
+        container: &container,
+        config: &client(&set.client()),
+        patience: Patience {
+            agent: SHORT * 5,
+            refused: SHORT,
+            ..PATIENT
+        },
+    };
+    let rounds = Cell::new(0);
+    let found = search.run(&[()], |()| {
+        let round = rounds.replace(rounds.get() + 1);
+        let answer = answers.get(round).or(answers.last());
+        Err((*answer.unwrap()).into())
+    });
+    found.err().unwrap().to_string()
+}
+
+#[test]
+fn one_that_has_booted_and_refuses_has_no_agent_any_more() {
+    use ErrorKind::{ConnectionReset, TimedOut};
+
+    let error = of_age(Some(BOOT), &[ConnectionReset]);
+    assert_eq!(
+        error,
+        "container c1: the exec agent does not run any more (connection reset): start the \
+         container anew"
+    );
+    for (age, answers) in [
+        (Some(SHORT), &[ConnectionReset][..]),
+        (None, &[ConnectionReset]),
+        // It is there, but has much to do.
+        (Some(BOOT), &[ConnectionReset, TimedOut]),
+    ] {
+        let error = of_age(age, answers);
+        assert!(error.contains("does not answer"), "{error}");
+    }
+}
+
 #[test]
 fn a_container_that_ends_is_not_waited_for() {
     let set = certificates(2100);
@@ -134,7 +186,7 @@ fn a_container_that_ends_is_not_waited_for() {
     let search = Search {
         container: &container,
         config: &client(&set.client()),
-        patience: [BOOT; 2],
+        patience: PATIENT,
     };
     sleeper.end();
     let found = search.run(&[()], |()| Err(ErrorKind::TimedOut.into()));
@@ -159,7 +211,7 @@ fn certificates_that_do_not_fit_are_told() {
     let search = Search {
         container: &container,
         config: &client(&wrong),
-        patience: [BOOT; 2],
+        patience: PATIENT,
     };
     let refuses = agent(&ours, greeting("c1"));
     let attempt = Cell::new(Some(refuses));

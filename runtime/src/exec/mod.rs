@@ -7,21 +7,24 @@
 //! [`connect()`] finds the agent, [`start`] has it run a command, [`relay::Relay`] carries the bytes,
 //! with no more rights than that takes ([`confine`]). Two programs do that: `runq exec`, which
 //! containerd calls for `docker exec` ([`detach`], [`console`], [`cgroup`], [`oci`] are for it alone),
-//! and `runq-exec`.
+//! and `runq-exec`. [`list`] has the agent tell what runs in the guest, for `runq ps`.
 
+mod age;
 pub mod cgroup;
 pub mod confine;
 pub mod connect;
 pub mod console;
 pub mod detach;
 mod input;
+pub mod list;
 pub mod oci;
 mod output;
 pub mod relay;
 mod socket;
 pub mod start;
 
-pub use connect::{Agent, Container, connect};
+pub use connect::{Agent, Container, connect, connect_soon};
+pub use list::list;
 pub use start::{Refused, start};
 
 #[cfg(test)]

@@ -36,7 +36,8 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// None where there can be no such namespace. `play` is what the agent does with each command.
+    /// None where there can be no such namespace. `play` is what the agent does with each command, or
+    /// who wants a list.
     pub(crate) fn new(play: fn(&mut Played) -> Result<(), ::channel::Error>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let set = played::certificates(2100);
@@ -67,12 +68,15 @@ impl Place {
             ready.send(process).unwrap();
             for socket in listener.incoming() {
                 let mut agent = Played::new(accept(socket.unwrap()), &set);
-                if agent.say(&FromAgent::hello("ID")).is_ok()
-                    && let Ok(ToAgent::Exec(exec)) = agent.hear()
-                    && tell.send(*exec).is_ok()
-                {
-                    let _ = play(&mut agent);
+                if agent.say(&FromAgent::hello("ID")).is_err() {
+                    continue;
                 }
+                match agent.hear() {
+                    Ok(ToAgent::Exec(exec)) => tell.send(*exec).unwrap(),
+                    Ok(ToAgent::List) => {}
+                    _ => continue,
+                }
+                let _ = play(&mut agent);
             }
         });
         let process = started.recv().ok()?;
