@@ -27,7 +27,8 @@ pub const AGENT_PORT: u32 = 1;
 
 /// The monitor's socket for connections to the guest where the host's kernel has no vsock: an
 /// abstract Unix socket of the container's network namespace, where nobody else is. The client
-/// writes "CONNECT PORT\n", and reads "OK PORT\n" once the guest has accepted.
+/// writes "CONNECT PORT\n", and reads "OK PORT\n", with a port of the host's, once the guest has
+/// accepted.
 pub const USER_SOCKET: &str = "runq.vsock";
 
 /// Name of the agent in its certificate.

@@ -10,7 +10,7 @@ use crate::assert_output;
 /// Waits for Docker to say so.
 pub(super) fn await_health(container: &Container, health: &str) {
     let events = format!(
-        "grep -q -m 1 'health_status: {health}' < <(timeout 250 docker events --since 0 \
+        "grep -q -m 1 'health_status: {health}' < <(timeout 250 docker events --since 24h \
          --filter container={} --filter event=health_status)",
         container.name()
     );
