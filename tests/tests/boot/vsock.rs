@@ -15,19 +15,24 @@ fn check(option: &str, to: &str) {
         .launch()
         .unwrap();
     server.wait_for("ready\n").unwrap();
-    let exchange = ["exchange", to, "5000"];
+    let exchange = |numbers: &[&'static str]| [&["exchange", to, "5000"], numbers].concat();
     for call in [
         // One after another; many at once; much at once.
-        [&exchange[..], &["1000", "1", "1", "1"]].concat(),
-        [&exchange[..], &["100", "100", "100", "100"]].concat(),
-        [&exchange[..], &["1", "1", "65536", "65536"]].concat(),
+        exchange(&["1000", "1", "1", "1"]),
+        exchange(&["100", "100", "100", "100"]),
+        exchange(&["1", "1", "65536", "65536"]),
+        vec!["halves", to, "5000"],
         vec!["stuck", to, "5000"],
+        vec!["kill", to, "5000"],
     ] {
         let done = Guest::program(&program).args(call.clone());
         let done = done.launch().unwrap().wait().unwrap();
         assert_code(&done, 0);
         assert_eq!(done.stdout(), "ok\n", "{call:?}");
     }
+    // The stuck connection, and the one whose process was killed on the host; the other's end was seen there.
+    server.wait_for("lost\n").unwrap();
+    server.wait_for("lost\n").unwrap();
 }
 
 #[test]
