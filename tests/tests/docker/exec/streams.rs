@@ -11,7 +11,7 @@ use crate::{assert_code, assert_output, without};
 #[ignore = "needs Docker: make test"]
 fn streams_are_those_of_the_client() {
     let container = waiting(&[]);
-    check(&container);
+    check(&container, 200);
     on_a_terminal(&container);
 }
 
@@ -21,7 +21,7 @@ fn streams_are_those_of_the_client() {
 fn streams_are_the_same_without_the_kernels_vsock() {
     without("/dev/vhost-vsock", || {
         let container = waiting(&[]);
-        check(&container);
+        check(&container, 20);
         let done =
             super::runq_exec(&["-e", "A=b", container.name(), "sh", "-c", "echo $A; exit 4"]);
         assert_code(&done, 4);
@@ -29,26 +29,26 @@ fn streams_are_the_same_without_the_kernels_vsock() {
     });
 }
 
-fn check(container: &Container) {
+/// With so many MiB both ways.
+fn check(container: &Container, mib: u32) {
     let echo = call(container, &["-i"], &["sh", "-c", "cat; echo end"]).stdin("some\0bytes\n");
     assert_output(
         &echo.launch().unwrap().wait().unwrap(),
         "some\0bytes\nend\n",
     );
     // Nobody reads all that is written.
-    let head = "head -c 100000000 /dev/zero | docker exec -i NAME head -c 3 | wc -c";
+    let head = "head -c 10M /dev/zero | docker exec -i NAME head -c 3 | wc -c";
     assert_eq!(
         script(&head.replace("NAME", container.name())).unwrap(),
         "3"
     );
     let both_ways = "
-        head -c 200M /dev/urandom >/dev/shm/bytes
+        head -c MIBM /dev/urandom >/dev/shm/bytes
         trap 'rm /dev/shm/bytes' EXIT
         docker exec -i NAME cat </dev/shm/bytes | cmp - /dev/shm/bytes && echo same";
-    assert_eq!(
-        script(&both_ways.replace("NAME", container.name())).unwrap(),
-        "same"
-    );
+    let both_ways = both_ways.replace("NAME", container.name());
+    let both_ways = both_ways.replace("MIB", &mib.to_string());
+    assert_eq!(script(&both_ways).unwrap(), "same");
 }
 
 fn on_a_terminal(container: &Container) {
