@@ -148,7 +148,7 @@ fn the_monitor_has_given_up_what_it_does_not_need() {
     let files = "00000000880000db";
     let none = "0000000000000000";
     let lines = threads.lines().filter(|line| !line.starts_with("kvm-"));
-    // The kernel's thread that serves the network is named by the one that asked for it.
+    // The kernel's threads that serve network and vsock are named by the one that asked for them.
     let lines = lines.map(|line| match line.split_once(' ') {
         Some((name, rest)) if name.starts_with("vhost-") => format!("vhost {rest}"),
         _ => line.to_owned(),
@@ -159,6 +159,7 @@ fn the_monitor_has_given_up_what_it_does_not_need() {
         format!("net {none} {none} 1 2"),
         format!("proxy {none} {none} 1 2"),
         format!("vcpu0 {none} {none} 1 2"),
+        format!("vhost {none} {none} 1 2"),
         format!("vhost {none} {none} 1 2"),
     ];
     assert_eq!(lines, expected);
