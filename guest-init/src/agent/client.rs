@@ -115,8 +115,13 @@ impl Client {
     /// # Errors
     /// When it has left, or broken the rules.
     pub(super) fn advance(&mut self, at: &mut Surroundings) -> Result<Progress> {
+        let mut readable = true;
         for _ in 0..ROUNDS {
-            let more = self.receive(at)? | self.work(at)?;
+            self.channel.flush()?;
+            if readable {
+                readable = self.receive(at)?;
+            }
+            let more = self.work(at)? || readable;
             if matches!(self.stage, Stage::End) && self.channel.is_idle() {
                 return Ok(Progress::Over);
             }
@@ -129,7 +134,6 @@ impl Client {
 
     /// Reads once, and does what the messages say. Whether there may be more.
     fn receive(&mut self, at: &mut Surroundings) -> Result<bool> {
-        self.channel.flush()?;
         self.channel.fill()?;
         if matches!(self.stage, Stage::Handshake) && !self.channel.is_handshaking() {
             self.stage = Stage::Order;

@@ -1,7 +1,7 @@
 //! A client's socket: a stream that does not block.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{Shutdown, shutdown};
@@ -45,6 +45,11 @@ impl Read for Socket {
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
+    }
+
+    /// A message is several records of TLS, which go together.
+    fn write_vectored(&mut self, records: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.file.write_vectored(records)
     }
 
     fn flush(&mut self) -> io::Result<()> {
