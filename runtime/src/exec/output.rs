@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use proto::exec::MAX_DATA;
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::net::{SendFlags, send};
+use rustix::termios::isatty;
 
 use super::input::reopen;
 
@@ -18,12 +19,11 @@ const ATOMIC: usize = 4096;
 
 /// How to write without blocking.
 enum Kind {
-    /// Opened anew, it does not block.
-    Own(File),
+    /// It does not block: a pipe or terminal opened anew, a regular file, a device as /dev/null.
+    Free(File),
     /// A socket can be told for each write.
     Socket,
-    /// A pipe or terminal of somebody else: little at a time, when it is ready. A regular file does
-    /// not block.
+    /// A pipe or terminal of somebody else: little at a time, when it is ready.
     Shared,
 }
 
@@ -45,19 +45,29 @@ pub(super) enum Written {
     Closed,
 }
 
+impl Kind {
+    fn of(file: &OwnedFd) -> Self {
+        let kind = fstat(file).map_or(FileType::Unknown, |stat| {
+            FileType::from_raw_mode(stat.st_mode)
+        });
+        if kind == FileType::Socket {
+            return Self::Socket;
+        }
+        let is_free = kind != FileType::Fifo && !isatty(file);
+        let free = match reopen(file.as_fd(), OFlags::WRONLY) {
+            None if is_free => file.try_clone().ok().map(File::from),
+            anew => anew,
+        };
+        free.map_or(Self::Shared, Self::Free)
+    }
+}
+
 impl Output {
     /// Output to a file of this process.
     pub(super) fn new(file: OwnedFd) -> Self {
-        let is_socket = fstat(&file)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket);
-        let kind = match reopen(file.as_fd(), OFlags::WRONLY) {
-            Some(own) => Kind::Own(own),
-            None if is_socket => Kind::Socket,
-            None => Kind::Shared,
-        };
         Self {
+            kind: Kind::of(&file),
             file,
-            kind,
             pending: Vec::new(),
             written: 0,
             closed: false,
@@ -88,7 +98,7 @@ impl Output {
     pub(super) fn write(&mut self) -> Written {
         let bytes = self.pending.get(self.written..).unwrap_or_default();
         let result = match &mut self.kind {
-            Kind::Own(file) => file.write(bytes),
+            Kind::Free(file) => file.write(bytes),
             Kind::Socket => {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 send(&self.file, bytes, flags).map_err(io::Error::from)
@@ -172,6 +182,19 @@ mod tests {
         let mut buffer = [0; 5000];
         reader.read_exact(&mut buffer).unwrap();
         assert_eq!(buffer, [7; 5000]);
+    }
+
+    #[test]
+    fn a_file_takes_all_at_once() {
+        for file in [
+            tempfile::tempfile().unwrap(),
+            File::create("/dev/null").unwrap(),
+        ] {
+            let mut output = Output::new(file.into());
+            output.push(&[7; 100_000]);
+            output.write();
+            assert!(output.wanted().is_none());
+        }
     }
 
     #[test]
