@@ -13,6 +13,7 @@ pub mod board;
 pub mod command;
 pub mod config;
 mod device_loop;
+pub mod disk;
 pub mod exit;
 mod filters;
 pub mod immediate_exit;

@@ -1,6 +1,7 @@
 //! The list of all virtio devices. A new one is a module, a variant and its arm here; all else about
 //! it is in the module.
 
+pub mod blk;
 pub mod console;
 pub mod fs;
 pub mod net;
