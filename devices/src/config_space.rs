@@ -1,6 +1,7 @@
 //! Device configuration space (virtio 1.3, section 2.5).
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -10,6 +11,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 #[derive(Debug)]
 pub struct ConfigSpace {
     state: Mutex<State>,
+    /// What the driver may write.
+    writable: Range<usize>,
     call: EventFd,
 }
 
@@ -25,11 +28,21 @@ impl ConfigSpace {
     /// # Errors
     /// When no eventfd can be made.
     pub fn new(bytes: Vec<u8>) -> io::Result<Self> {
+        Self::with_writable(bytes, 0..0)
+    }
+
+    /// The same, where the bytes in `writable` are the driver's: it reads what it wrote there, at
+    /// once, and the device looks there when it wants to know.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_writable(bytes: Vec<u8>, writable: Range<usize>) -> io::Result<Self> {
         Ok(Self {
             state: Mutex::new(State {
                 bytes,
                 generation: 0,
             }),
+            writable,
             call: EventFd::new(EFD_NONBLOCK)?,
         })
     }
@@ -53,6 +66,19 @@ impl ConfigSpace {
                 .and_then(|p| state.bytes.get(p))
                 .copied()
                 .unwrap_or(0);
+        }
+    }
+
+    /// What the driver writes at `offset`; all but the bytes that are its own is dropped. Any thread.
+    pub fn write(&self, offset: usize, data: &[u8]) {
+        let mut state = self.lock();
+        for (i, byte) in data.iter().enumerate() {
+            let position = offset.saturating_add(i);
+            if self.writable.contains(&position)
+                && let Some(to) = state.bytes.get_mut(position)
+            {
+                *to = *byte;
+            }
         }
     }
 
@@ -113,6 +139,17 @@ mod tests {
         space.update(100, &[9]).unwrap();
         space.read(0, &mut data);
         assert_eq!(data, [1, 2, 3, 9]);
+    }
+
+    #[test]
+    fn a_driver_writes_its_own_bytes_alone() {
+        let space = ConfigSpace::with_writable(vec![1, 2, 3, 4], 1..3).unwrap();
+        space.write(0, &[9; 8]);
+        space.write(usize::MAX, &[9; 8]);
+        let mut data = [0; 4];
+        space.read(0, &mut data);
+        assert_eq!(data, [1, 9, 9, 4]);
+        assert!(space.call().read().is_err(), "it knows already");
     }
 
     #[test]

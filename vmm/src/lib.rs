@@ -4,8 +4,8 @@
 //! Config ──▶ Vm::new ──▶ Board (memory, buses) + EventLoop (devices) + vCPUs ──▶ Vm::run ──▶ Ended ──▶ Verdict
 //! ```
 //!
-//! One thread serves the event loop, each vCPU has a thread, and so has each virtio-fs share and each
-//! network interface or socket device that the kernel does not serve, or that may be unplugged.
+//! One thread serves the event loop, each vCPU has a thread, and so has each virtio-fs share, each disk,
+//! and each network interface or socket device that the kernel does not serve, or that may be unplugged.
 //! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
 //! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
 
@@ -14,6 +14,7 @@ pub mod command;
 pub mod config;
 mod device_loop;
 pub mod disk;
+mod disk_lock;
 pub mod exit;
 mod filters;
 pub mod immediate_exit;

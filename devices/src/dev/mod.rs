@@ -15,6 +15,8 @@ use crate::device::VirtioDevice;
 /// What a device is to be.
 #[derive(Debug)]
 pub enum DeviceSpec {
+    /// A disk.
+    Blk(blk::Config),
     /// A console with named ports.
     Console(console::Config),
     /// Random numbers.
@@ -36,6 +38,7 @@ impl DeviceSpec {
     /// When the configuration does not work; names the object.
     pub fn build(self) -> io::Result<Box<dyn VirtioDevice>> {
         Ok(match self {
+            Self::Blk(config) => blk::new(config)?,
             Self::Console(config) => Box::new(console::Console::new(config)?),
             Self::Rng(config) => Box::new(rng::Rng::new(config)?),
             Self::Fs(config) => Box::new(fs::Fs::new(config)?),

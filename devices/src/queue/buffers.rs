@@ -96,8 +96,41 @@ impl Buffers {
         memory: &'a Memory,
         limit: usize,
     ) -> Result<Vec<Slice<'a>>, DeviceError> {
+        self.gather(memory, limit, MAX_SLICES)
+    }
+
+    /// All pieces at once, as [`Self::slices`] has them.
+    ///
+    /// # Errors
+    /// As [`Self::slices`].
+    pub(crate) fn all_slices<'a>(&self, memory: &'a Memory) -> Result<Vec<Slice<'a>>, DeviceError> {
+        self.gather(memory, usize::MAX, usize::MAX)
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn length(&self) -> u64 {
+        let others = self.others.as_slice().iter();
+        let lengths = others.map(|buffer| buffer.length as u64);
+        // There are at most 65535 descriptors, of 32 bits of length each.
+        self.first.length as u64 + lengths.sum::<u64>()
+    }
+
+    /// Leaves out the last byte, and says where it is. There may be no such memory.
+    pub(crate) fn split_last_byte(&mut self) -> Option<GuestAddress> {
+        let last = self.others.as_mut_slice().last_mut();
+        let last = last.unwrap_or(&mut self.first);
+        last.length = last.length.checked_sub(1)?;
+        last.address.checked_add(last.length as u64)
+    }
+
+    fn gather<'a>(
+        &self,
+        memory: &'a Memory,
+        limit: usize,
+        most: usize,
+    ) -> Result<Vec<Slice<'a>>, DeviceError> {
         let count = usize::from(self.first.length > 0) + self.others.len();
-        let mut slices = Vec::with_capacity(count.min(MAX_SLICES));
+        let mut slices = Vec::with_capacity(count.min(most));
         let mut room = limit;
         for &Buffer { address, length } in [&self.first].into_iter().chain(self.others.as_slice()) {
             let length = length.min(room);
@@ -107,7 +140,7 @@ impl Buffers {
                     DeviceError::Driver(format!("buffer at {:#x}: {error}", address.0))
                 })?);
             }
-            if room == 0 || slices.len() >= MAX_SLICES {
+            if room == 0 || slices.len() >= most {
                 break;
             }
         }

@@ -148,6 +148,11 @@ impl VirtQueue {
 
     /// Section 2.7.7.2. The library's own answer knows nothing of [`Self::push_all`].
     fn wants_signal(&mut self) -> Result<bool, QueueError> {
+        let (old, new) = (self.signalled, self.ring.next_used());
+        self.signalled = new;
+        if old == new {
+            return Ok(false);
+        }
         // The used ring is written before the event is read.
         fence(Ordering::SeqCst);
         if !self.ring.event_idx_enabled() {
@@ -156,8 +161,6 @@ impl VirtQueue {
         let at = self.ring.avail_ring() + 4 + 2 * u64::from(self.ring.size());
         let event = self.memory.load(GuestAddress(at), Ordering::Relaxed);
         let event = u16::from_le(event.map_err(Error::GuestMemory)?);
-        let (old, new) = (self.signalled, self.ring.next_used());
-        self.signalled = new;
         let after = new.wrapping_sub(event).wrapping_sub(1);
         Ok(after < new.wrapping_sub(old))
     }

@@ -12,6 +12,8 @@ const CHAINS: usize = 64;
 pub(crate) enum Served {
     /// It is done, with so many bytes written into it.
     Used(u32),
+    /// The device works on it, and returns it by [`VirtQueue::push`] later. The turn goes on.
+    Taken,
     /// The device holds it, and returns it by [`VirtQueue::push`] later. The turn ends.
     Held,
     /// It stays in the queue for later. The turn ends.
@@ -51,6 +53,7 @@ pub(crate) fn take_turn(
         let head = chain.head_index();
         match serve(chain)? {
             Served::Used(written) => queue.push(head, written)?,
+            Served::Taken => {}
             Served::Held => break Turn::Waiting,
             Served::Refused => {
                 queue.unpop();

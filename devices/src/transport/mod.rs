@@ -244,6 +244,7 @@ impl Transport {
     /// A write to the device's configuration space.
     pub fn write_config(&mut self, offset: usize, data: &[u8]) {
         if self.device.state() == RunState::Started {
+            self.config().write(offset, data);
             self.device.write_config(offset, data);
         }
     }

@@ -1,5 +1,6 @@
 //! The command line of runq-vmm: from arguments to an exit code.
 
+mod disk;
 mod machine;
 mod network;
 mod options;
@@ -72,6 +73,10 @@ fn what_is_wrong(error: &Error) -> String {
 
 fn run(options: &Options) -> Result<Verdict> {
     let mut config = options.config();
+    for disk in &options.disks {
+        let device = disk.device(config.cpus)?;
+        config.devices.push(device);
+    }
     for (number, network) in (0..).zip(&options.networks) {
         config.devices.push(network.device(number)?);
     }

@@ -10,6 +10,7 @@ use proto::Start;
 use serde::{Deserialize, Deserializer};
 use vmm::MIN_RAM;
 
+use super::disk::DiskOption;
 use super::network::Network;
 use super::vsock::Vsock;
 
@@ -20,6 +21,8 @@ const EXAMPLES: &str = r#"Examples:
     runq-vmm --rootfs /srv/alpine --cpus 2 --mem 1G --console serial -- /bin/sh
   Share a second directory read-only; in the guest: mount -t virtiofs data /mnt
     runq-vmm --rootfs /srv/alpine --share data=/srv/data:ro -- /bin/sh
+  A disk, which is /dev/vda there, and one that is only read, past the host's page cache:
+    runq-vmm --rootfs /srv/alpine --disk data.img --disk /dev/sdb,ro,cache=none -- /bin/sh
   A network interface on a tap that this host routes; in the guest: ip addr add 10.9.8.2/24 dev eth0
     runq-vmm --rootfs /srv/alpine --net tap=tap0 -- /bin/sh
   A socket at which programs of this host reach those that listen in the guest's AF_VSOCK:
@@ -67,6 +70,14 @@ pub(super) struct Options {
     #[arg(long = "share", value_name = "TAG=DIR[:ro]")]
     #[serde(rename = "share")]
     pub shares: Vec<Share>,
+
+    /// Give the guest a disk in a raw image or on a block device, read-only with `ro`, with NAME as its
+    /// serial number; can be given several times. MODE is what becomes of writes: in the page cache
+    /// (writeback), safe before they are answered (writethrough), past the page cache (none), or
+    /// without any flush (unsafe) [default: writeback]
+    #[arg(long = "disk", value_name = "PATH[,cache=MODE][,ro][,id=NAME]")]
+    #[serde(rename = "disk")]
+    pub disks: Vec<DiskOption>,
 
     /// Give the guest a network interface: on a tap interface of this host, which is made if it does
     /// not exist, or on a macvtap interface; can be given several times
@@ -178,6 +189,7 @@ impl Options {
         Self {
             rootfs: self.rootfs.or(file.rootfs),
             shares: [file.shares, self.shares].concat(),
+            disks: [file.disks, self.disks].concat(),
             networks: [file.networks, self.networks].concat(),
             vsock: self.vsock.or(file.vsock),
             kernel: self.kernel.or(file.kernel),
