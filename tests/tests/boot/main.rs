@@ -7,6 +7,7 @@
 mod command_line;
 mod console;
 mod container;
+mod disks;
 mod endings;
 mod environment;
 mod kernels;
