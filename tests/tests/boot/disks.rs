@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tests::guest::{Guest, Rootfs};
 
@@ -210,8 +210,8 @@ fn an_image_has_one_writer() {
             "{stderr}"
         );
     }
-    first.signal(Signal::SIGKILL).unwrap();
-    assert_eq!(first.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    first.signal(Signal::KILL).unwrap();
+    assert_eq!(first.wait().unwrap().signal(), Some(9));
     let (done, _rootfs) = second();
     assert_code(&done, 0);
 }
@@ -277,9 +277,9 @@ fn nothing_that_was_flushed_is_lost_when_the_monitor_is_killed() {
         // Not always the same moment, and not a different one each time that the tests run.
         let last = 1 + kill * 3;
         running.wait_for(&format!("{last}\n")).unwrap();
-        running.signal(Signal::SIGKILL).unwrap();
+        running.signal(Signal::KILL).unwrap();
         let done = running.wait().unwrap();
-        assert_eq!(done.signal(), Some(Signal::SIGKILL as i32), "{done:?}");
+        assert_eq!(done.signal(), Some(9), "{done:?}");
         // The last line may be cut.
         let text = done.stdout();
         let whole = text.rsplit_once('\n').unwrap().0;
