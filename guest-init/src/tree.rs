@@ -123,6 +123,8 @@ fn errno(error: rustix::io::Errno) -> Errno {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::statvfs::{FsFlags, fstatvfs};
+
     use super::*;
 
     #[test]
@@ -153,6 +155,21 @@ mod tests {
             matches!(error, Some(Errno::ENODEV | Errno::EPERM)),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn what_is_on_a_device_has_no_devices_and_is_read_only_if_that_is_asked() {
+        for read_only in [false, true] {
+            // A file system that takes any source for one.
+            let tree = match Tree::of_device("tmpfs", "/dev/null", read_only) {
+                Err(Errno::EPERM) => return eprintln!("skipped: mounting needs root"),
+                tree => tree.unwrap(),
+            };
+            let flags = fstatvfs(&tree.0).unwrap().flags();
+            assert!(flags.contains(FsFlags::ST_NOSUID | FsFlags::ST_NODEV));
+            assert!(!flags.contains(FsFlags::ST_NOEXEC));
+            assert_eq!(flags.contains(FsFlags::ST_RDONLY), read_only);
+        }
     }
 
     #[test]
