@@ -10,6 +10,7 @@ mod cgroup;
 mod console;
 mod control;
 mod devices;
+mod disks;
 mod dns;
 mod failure;
 mod hide;
@@ -126,7 +127,8 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     control.listen(Arc::clone(&command), terminal)?;
     let code = command.wait()?;
     // With the command all others in its PID namespace have ended, and so has their output; with
-    // the last of them went their mounts.
+    // the last of them went their mounts, so that the file systems of disks are unmounted: neither init
+    // nor the agent has been in that mount namespace.
     output.drain();
     Ok(code)
 }

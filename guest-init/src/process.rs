@@ -35,8 +35,12 @@ pub(crate) fn start(start: &Start, stdio: CommandEnd) -> Result<pid_t, Failure> 
     };
     // Only the child may hold these: its end is what closes them.
     drop((report, stdio));
-    hear(result.into())?;
-    Ok(pid)
+    let Some(failure) = hear(result.into())? else {
+        return Ok(pid);
+    };
+    // Its mounts go with it: a disk is unmounted before the host is told, and ends the guest.
+    syscalls::reap(pid).context("reap the command")?;
+    Err(failure)
 }
 
 /// Forks a child that is PID 1 of a new PID namespace.
@@ -61,14 +65,15 @@ pub(crate) fn tell(mut report: File, failure: &Failure) {
     let _ = report.write_all(&bytes);
 }
 
-/// In init: waits until the child has executed the command, which closes the pipe.
-fn hear(result: File) -> Result<(), Failure> {
+/// In init: waits until the child has executed the command, which closes the pipe, or tells why it
+/// has not, and ends.
+fn hear(result: File) -> Result<Option<Failure>> {
     let mut bytes = Vec::new();
     result
         .take(MAX_MESSAGE)
         .read_to_end(&mut bytes)
         .context("hear of the command's start")?;
-    told(&bytes).map_or(Ok(()), Err)
+    Ok(told(&bytes))
 }
 
 /// What the child has told until it closed the pipe; none once it has executed the command.

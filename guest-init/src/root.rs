@@ -11,7 +11,7 @@ use proto::{FileSystem, Mount, Mountable, Root, Start};
 
 use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
 use crate::tree::{self, Tree};
-use crate::{devices, hide};
+use crate::{devices, disks, hide};
 
 /// Where the root's file system is mounted until all that is wanted has been taken from it.
 const FILES: &str = "/files";
@@ -31,7 +31,12 @@ enum Source<'a> {
 ///
 /// Call it in the command's namespaces: /proc, /dev/mqueue and cgroup file systems show those.
 pub(crate) fn enter(start: &Start) -> Result<()> {
-    let (root, sources) = take(&start.root, &start.mounts)?;
+    let (root, mut mounts) = take(&start.root, &start.mounts)?;
+    let (disks, mounted) = disks::take(&start.disks)?;
+    for (target, tree) in mounted {
+        let position = before_those_below(mounts.iter().map(|(target, _)| *target), target);
+        mounts.insert(position, (target, Source::Bind(tree)));
+    }
     let terminals = Tree::copy(AT_FDCWD, TERMINALS)?;
     let resolv_conf = start.resolv_conf.as_deref().map(resolv_conf).transpose()?;
     for own in [FILES, "/dev", "/sys", "/proc"] {
@@ -42,12 +47,13 @@ pub(crate) fn enter(start: &Start) -> Result<()> {
     // From here on, links in the root cannot lead out of it.
     mount_at("/proc", "proc", "proc", NO_SUID_DEV_EXEC, "")?;
     devices::mount(terminals)?;
-    for (mount, source) in start.mounts.iter().zip(sources) {
-        place(&mount.target, source)?;
+    for (target, source) in mounts {
+        place(target, source)?;
     }
     if let Some(file) = resolv_conf {
         file.attach(RESOLV_CONF)?;
     }
+    disks.publish()?;
     devices::create(&start.devices)?;
     create_working_directory(&start.process.cwd)
 }
@@ -73,17 +79,37 @@ pub(crate) fn seal(start: &Start) -> Result<()> {
     Ok(())
 }
 
-/// The root, and for each mount its source.
-fn take<'a>(root: &Root, mounts: &'a [Mount]) -> Result<(Tree, Vec<Source<'a>>)> {
+/// Where in the order of mounts at these paths a disk's belongs.
+///
+/// What is below it would be hidden by it: a volume at /data/cache stays visible in a disk at /data,
+/// whichever was named first, as Docker sees to it among volumes. At the same path it comes later and
+/// hides the other: that is the volume that Docker makes because the image declares one there.
+fn before_those_below<'a>(
+    mut targets: impl ExactSizeIterator<Item = &'a str>,
+    target: &str,
+) -> usize {
+    let count = targets.len();
+    let is_below = |path: &str| {
+        let rest = path.strip_prefix(target);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    targets.position(is_below).unwrap_or(count)
+}
+
+/// The root, and what to mount in it, where.
+fn take<'a>(root: &Root, mounts: &'a [Mount]) -> Result<(Tree, Vec<(&'a str, Source<'a>)>)> {
     mounts::mount_file_system(FILES, &root.file_system).context("the root")?;
     let files = tree::open(FILES)?;
     // First, so that it is the first in /proc/mounts, as programs may expect.
     let root = Tree::copy(&files, &root.path).context("the root")?;
-    let sources = mounts
+    let mounts = mounts
         .iter()
-        .map(|mount| source(&files, &mount.what).with_context(|| mount.target.clone()))
+        .map(|mount| {
+            let source = source(&files, &mount.what).with_context(|| mount.target.clone())?;
+            Ok((mount.target.as_str(), source))
+        })
         .collect::<Result<_>>()?;
-    Ok((root, sources))
+    Ok((root, mounts))
 }
 
 fn source<'a>(files: &fs::File, what: &'a Mountable) -> Result<Source<'a>> {
@@ -160,6 +186,18 @@ mod tests {
         assert_eq!(with_mode("", 0o1777), "mode=1777");
         assert_eq!(with_mode("size=1m", 0o755), "size=1m,mode=755");
         assert_eq!(with_mode("mode=700,size=1m", 0o755), "mode=700,size=1m");
+    }
+
+    #[test]
+    fn a_disk_hides_what_is_at_its_place_and_nothing_below() {
+        let position =
+            |targets: &[&str], target| before_those_below(targets.iter().copied(), target);
+        assert_eq!(position(&[], "/data"), 0);
+        assert_eq!(position(&["/data", "/var"], "/data"), 2);
+        assert_eq!(position(&["/var", "/data/a", "/data/b"], "/data"), 1);
+        assert_eq!(position(&["/data", "/data/a"], "/data"), 1);
+        assert_eq!(position(&["/database", "/dat"], "/data"), 2);
+        assert_eq!(position(&["/data"], "/data/a"), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Trees of mounts that are held before they have a place: what a bind mount is made of.
 //!
 //! They are taken while the path to their source is there, and get their place once the root is
-//! another (open_tree(2), move_mount(2), mount_setattr(2)).
+//! another (open_tree(2), fsopen(2), fsmount(2), move_mount(2), mount_setattr(2)).
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,10 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::mount::MsFlags;
 use nix::unistd::{chroot, fchdir};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
 
 use crate::mounts::create_directory;
 use crate::syscalls;
@@ -31,6 +34,26 @@ impl Tree {
         open_tree(directory, path, flags)
             .map(Self)
             .map_err(|error| anyhow!(errno(error)).context(format!("bind mount of {path:?}")))
+    }
+
+    /// The file system on a device, whose set-user-id programs and device nodes are none.
+    ///
+    /// # Errors
+    /// As mount(2): ENODEV if the kernel does not know the type, EINVAL if the device has another one.
+    pub(crate) fn of_device(fstype: &str, device: &str, read_only: bool) -> Result<Self, Errno> {
+        let mount = || {
+            let fs = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(&fs, "source", device)?;
+            let mut options = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            if read_only {
+                // The file system itself, which would write to the disk otherwise, and the mount.
+                fsconfig_set_flag(&fs, "ro")?;
+                options |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+            }
+            fsconfig_create(&fs)?;
+            fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, options)
+        };
+        mount().map(Self).map_err(errno)
     }
 
     /// Adds these of mount(2)'s options to all its mounts. Of what the host has mounted below it, the
@@ -100,6 +123,8 @@ fn errno(error: rustix::io::Errno) -> Errno {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::statvfs::{FsFlags, fstatvfs};
+
     use super::*;
 
     #[test]
@@ -120,6 +145,31 @@ mod tests {
         assert!(fs::metadata("/etc/passwd").unwrap().len() > 0);
         let error = format!("{:#}", create_file("/proc/no/such").unwrap_err());
         assert!(error.contains("/proc/no"), "{error}");
+    }
+
+    #[test]
+    fn a_file_system_that_the_kernel_does_not_know_is_no_mount() {
+        let error = Tree::of_device("nosuchfs", "/dev/null", false).err();
+        // Who may not mount is told nothing else.
+        assert!(
+            matches!(error, Some(Errno::ENODEV | Errno::EPERM)),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_on_a_device_has_no_devices_and_is_read_only_if_that_is_asked() {
+        for read_only in [false, true] {
+            // A file system that takes any source for one.
+            let tree = match Tree::of_device("tmpfs", "/dev/null", read_only) {
+                Err(Errno::EPERM) => return eprintln!("skipped: mounting needs root"),
+                tree => tree.unwrap(),
+            };
+            let flags = fstatvfs(&tree.0).unwrap().flags();
+            assert!(flags.contains(FsFlags::ST_NOSUID | FsFlags::ST_NODEV));
+            assert!(!flags.contains(FsFlags::ST_NOEXEC));
+            assert_eq!(flags.contains(FsFlags::ST_RDONLY), read_only);
+        }
     }
 
     #[test]

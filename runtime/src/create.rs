@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::host;
+use crate::host::{self, Host};
 use crate::namespace;
 use crate::options::Given;
-use crate::split::{ANNOTATION, BundleFile, Split, VMSPEC, split};
+use crate::split::{ANNOTATION, BundleFile, Split, VMSPEC, disks, split};
 
 /// The container's configuration, and what runc reads.
 const CONFIG: &str = "config.json";
@@ -61,8 +61,20 @@ pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Re
         .with_context(|| format!("bundle {}", bundle.display()))?;
     let config = read_original(&bundle)?;
     namespace::check(&config)?;
-    let host = host::probe(&bundle, container, root)?;
+    let mut host = host::probe(&bundle, container, root)?;
+    look_at_disks(&mut host, &config);
     write(bundle, split(&config, given, &host)?)
+}
+
+/// Tells `host` what there is that becomes disks.
+fn look_at_disks(host: &mut Host, config: &Value) {
+    let paths = disks::paths(config, host).into_iter();
+    host.files = paths
+        .map(|path| {
+            let kind = host::look(&path);
+            (path, kind)
+        })
+        .collect();
 }
 
 /// Whether the container with this bundle is in a VM.

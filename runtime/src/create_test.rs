@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use serde_json::json;
 
 use super::*;
-use crate::host::{Device, Host};
+use crate::host::Device;
 use crate::vmspec::VmSpec;
 
 const CONFIG_JSON: &[u8] = include_bytes!("../testdata/config.run.json");
@@ -18,7 +18,7 @@ fn bundle() -> tempfile::TempDir {
 
 /// As [`rewrite`], on a host that is the same everywhere.
 fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
-    let host = Host {
+    let mut host = Host {
         vm_folder: "/var/lib/runq/vm".into(),
         commit: None,
         bundle: bundle.to_str().unwrap().into(),
@@ -32,8 +32,10 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         macvtap_major: None,
         cpus: 4,
         open_files: 1024,
+        files: Default::default(),
     };
     let config = read_original(bundle)?;
+    look_at_disks(&mut host, &config);
     write(bundle.to_owned(), split(&config, given, &host)?)
 }
 
@@ -49,6 +51,29 @@ fn names(bundle: &Path) -> Vec<String> {
     let mut names: Vec<_> = names.collect();
     names.sort();
     names
+}
+
+#[test]
+fn the_file_of_a_disk_is_looked_at() {
+    let bundle = bundle();
+    let path = bundle.path();
+    let mut config: Value = serde_json::from_slice(CONFIG_JSON).unwrap();
+    let destination = "/dev/runq/data/none";
+    let mount = json!({"destination": destination, "type": "bind", "source": "disk.img"});
+    config["mounts"].as_array_mut().unwrap().push(mount);
+    fs::write(path.join(CONFIG), config.to_string()).unwrap();
+    let image = path.join("disk.img");
+    let error = rewrite_here(path, &given()).unwrap_err().to_string();
+    let expected = format!(
+        "{destination}: {}: No such file or directory (os error 2)",
+        image.display()
+    );
+    assert_eq!(error, expected);
+    assert_eq!(names(path), [CONFIG], "nothing is left behind");
+    fs::write(&image, "").unwrap();
+    std::mem::forget(rewrite_here(path, &given()).unwrap());
+    let vm = VmSpec::load(&path.join(VMSPEC)).unwrap();
+    assert_eq!(vm.disks[0].name, format!("disk data ({})", image.display()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Looking at the host: what the split has to know of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -50,6 +51,22 @@ pub struct Host {
     pub cpus: u32,
     /// Most open files that a process can be allowed (/proc/sys/fs/nr_open).
     pub open_files: u64,
+    /// What is at the paths that become disks, or why that cannot be told.
+    pub files: BTreeMap<String, Result<FileKind, String>>,
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "major and minor number, as mknod(2) has them")]
+pub enum FileKind {
+    /// A file with contents.
+    Regular,
+    /// A block device.
+    Block { major: u32, minor: u32 },
+    /// A directory.
+    Directory,
+    /// Anything else.
+    Other,
 }
 
 impl Host {
@@ -101,6 +118,25 @@ pub fn probe(bundle: &Path, container: &str, root: &Path) -> Result<Host> {
         macvtap_major: load_macvtap(),
         cpus: online_cpus()?,
         open_files: open_files(),
+        files: BTreeMap::new(),
+    })
+}
+
+/// Looks at what a path leads to.
+pub(crate) fn look(path: &str) -> Result<FileKind, String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    let kind = metadata.file_type();
+    Ok(if kind.is_file() {
+        FileKind::Regular
+    } else if kind.is_dir() {
+        FileKind::Directory
+    } else if kind.is_block_device() {
+        FileKind::Block {
+            major: libc::major(metadata.rdev()),
+            minor: libc::minor(metadata.rdev()),
+        }
+    } else {
+        FileKind::Other
     })
 }
 
@@ -193,6 +229,20 @@ mod tests {
         assert_eq!((null.major, null.minor), (1, 3));
         assert!(device("/dev/nothing").is_none());
         assert!(device("/proc/devices").is_none());
+    }
+
+    #[test]
+    fn what_a_path_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        assert_eq!(look(&path("file")), Ok(FileKind::Regular));
+        assert_eq!(look(&path("link")), Ok(FileKind::Regular));
+        assert_eq!(look(&path("")), Ok(FileKind::Directory));
+        assert_eq!(look("/dev/null"), Ok(FileKind::Other));
+        let error = look(&path("nothing")).unwrap_err();
+        assert_eq!(error, "No such file or directory (os error 2)");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod certs;
 pub mod check;
 pub mod cli;
 pub mod create;
+pub mod disk;
 pub mod exec;
 pub mod host;
 mod namespace;

@@ -3,11 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use proto::Start;
 use serde::{Deserialize, Serialize};
+use vmm::disk::Cache;
 
 use crate::resolv_conf::Dns;
 
@@ -22,6 +23,10 @@ pub const SYS: &str = "/run/sys";
 
 /// The folder that `proxy` shares with the guest: `root`, and `volumes/0` and so on.
 pub const SHARE: &str = "/run/share";
+
+/// The folder in which `proxy` finds disks: `0` and so on. It is in /dev because that alone may have device
+/// nodes, and is not shared with the guest.
+pub const DISKS: &str = "/dev/disks";
 
 /// Tag of that virtio-fs share.
 pub const SHARE_TAG: &str = "runq";
@@ -46,8 +51,41 @@ pub struct VmSpec {
     pub systemd: bool,
     /// Contents of the container's resolv.conf; unset: it stays Docker's.
     pub dns: Option<Dns>,
+    /// Disks, in the order of the guest's names for them.
+    pub disks: Vec<Disk>,
     /// What init mounts and runs.
     pub start: Start,
+}
+
+/// A disk of the guest's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// What the user knows it by, for messages.
+    pub name: String,
+    /// The file or block device.
+    pub path: PathBuf,
+    /// How the guest tells it from others.
+    pub serial: String,
+    /// What becomes of writes.
+    #[serde(with = "cache")]
+    pub cache: Cache,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// A cache mode is written by its name.
+mod cache {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use vmm::disk::Cache;
+
+    pub(super) fn serialize<S: Serializer>(mode: &Cache, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(mode.name())
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Cache, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// The part of the file that is looked at first: what else there is depends on it.
@@ -117,6 +155,13 @@ mod tests {
             cpu_features: "host,-avx2".into(),
             systemd: true,
             dns: Some(Dns::default()),
+            disks: vec![Disk {
+                name: "disk data (/srv/data)".into(),
+                path: "/dev/disks/0".into(),
+                serial: "runq-0".into(),
+                cache: Cache::Writethrough,
+                read_only: true,
+            }],
             start: Start::default(),
         }
     }
@@ -141,12 +186,21 @@ mod tests {
     #[test]
     fn an_unknown_field_is_named() {
         let mut value = serde_json::to_value(spec()).unwrap();
-        value["disks"] = 7.into();
+        value["sound"] = 7.into();
         let error = VmSpec::parse(&value.to_string()).unwrap_err();
         assert!(
-            error.to_string().contains("unknown field `disks`"),
+            error.to_string().contains("unknown field `sound`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_cache_mode_is_named() {
+        let mut value = serde_json::to_value(spec()).unwrap();
+        assert_eq!(value["disks"][0]["cache"], "writethrough");
+        value["disks"][0]["cache"] = "directsync".into();
+        let error = VmSpec::parse(&value.to_string()).unwrap_err();
+        assert!(error.to_string().contains("directsync"), "{error}");
     }
 
     #[test]

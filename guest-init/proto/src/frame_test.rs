@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::exec::Agent;
 use crate::{
-    Address, Capabilities, Device, FileSystem, FilterInstruction, Interface, MacAddress, Mount,
-    MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource, Rlimit, Root, Route,
-    Start, User, WindowSize,
+    Address, Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Interface,
+    MacAddress, Mount, MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource,
+    Rlimit, Root, Route, Start, User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -59,6 +59,16 @@ fn device() -> impl Strategy<Value = Device> {
             gid,
         },
     )
+}
+
+fn disk() -> impl Strategy<Value = Disk> {
+    let mount = (".*", ".*").prop_map(|(fstype, target)| DiskMount { fstype, target });
+    (".*", ".*", any::<bool>(), option::of(mount)).prop_map(|(id, serial, read_only, mount)| Disk {
+        id,
+        serial,
+        read_only,
+        mount,
+    })
 }
 
 fn capabilities() -> impl Strategy<Value = Capabilities> {
@@ -243,6 +253,7 @@ fn start() -> impl Strategy<Value = Start> {
         vec(mount(), 0..4),
         (
             vec(device(), 0..3),
+            vec(disk(), 0..3),
             vec(interface(), 0..3),
             vec(packet_rule(), 0..3),
         ),
@@ -256,7 +267,7 @@ fn start() -> impl Strategy<Value = Start> {
             |(
                 root,
                 mounts,
-                (devices, interfaces, packet_rules),
+                (devices, disks, interfaces, packet_rules),
                 (resolver, resolv_conf, hostname),
                 sysctls,
                 paths,
@@ -266,6 +277,7 @@ fn start() -> impl Strategy<Value = Start> {
                 root,
                 mounts,
                 devices,
+                disks,
                 interfaces,
                 packet_rules,
                 resolver,
@@ -445,15 +457,15 @@ fn the_largest_frame_is_accepted() {
 
 #[test]
 fn another_version_is_named_whatever_follows_it() {
-    for body in [vec![0, 7], vec![0, 7, 0xff, 0xff, 0xff]] {
+    for body in [vec![0, 99], vec![0, 99, 0xff, 0xff, 0xff]] {
         let stream = frame(&body);
         assert!(matches!(
             recv::<ToGuest>(&mut stream.as_slice()),
-            Err(Error::Version(7))
+            Err(Error::Version(99))
         ));
         assert!(matches!(
             recv::<ToHost>(&mut stream.as_slice()),
-            Err(Error::Version(7))
+            Err(Error::Version(99))
         ));
     }
 }

@@ -33,14 +33,14 @@ pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
 pub use network::{Address, Interface, MacAddress, PacketRule, Resolver, Route};
 pub use plug::Plug;
 pub use start::{
-    Capabilities, Device, FileSystem, FilterInstruction, Mount, MountFlags, Mountable, Process,
-    Resource, Rlimit, Root, Start, User, WindowSize,
+    Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Mount, MountFlags,
+    Mountable, Process, Resource, Rlimit, Root, Start, User, WindowSize,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";

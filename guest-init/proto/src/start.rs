@@ -20,6 +20,8 @@ pub struct Start {
     /// Device nodes beside those that /dev has anyway (the OCI runtime specification's default
     /// devices); made after all mounts. Whether the kernel knows the device shows when it is opened.
     pub devices: Vec<Device>,
+    /// The command's disks, in order. The guest may have others, of which the command sees the nodes.
+    pub disks: Vec<Disk>,
     /// Network interfaces beside the loopback one, set up before the command starts.
     pub interfaces: Vec<Interface>,
     /// The packet filter's rules, in an order in which each can be added. A kernel that does not take
@@ -208,6 +210,31 @@ pub struct Device {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+/// A disk, which the command finds as /dev/disk/by-runq-id/ID.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The user's name for it: a file name.
+    pub id: String,
+    /// The serial number of the virtio device (virtio 1.3, section 5.2.6).
+    pub serial: String,
+    /// Nothing can be written.
+    pub read_only: bool,
+    /// What is mounted of it; unset: nothing.
+    pub mount: Option<DiskMount>,
+}
+
+/// The file system on a whole disk; its devices and set-user-id programs are none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskMount {
+    /// Its type, for example `ext4`.
+    pub fstype: String,
+    /// As [`Mount::target`]. It is mounted before those of [`Start::mounts`] and [`Start::disks`] that are
+    /// below it, and else after them, so that it covers one at the same place.
+    pub target: String,
 }
 
 /// User and groups of a process.

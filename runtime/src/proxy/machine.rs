@@ -4,11 +4,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use tracing::error;
 use vmm::command::{Command, Forwarded, terminal};
 use vmm::config::Config;
+use vmm::disk::Disk;
 use vmm::program::CONTAINER;
 use vmm::vsock::vsock;
 use vmm::{Console, DeviceSpec, fs, log};
@@ -34,13 +36,17 @@ pub(crate) fn vsock(spec: &mut VmSpec) -> Option<vsock::Config> {
 
 /// The machine that runs a container's process, with its network and the way to its agent, and
 /// perhaps with a port for its DNS queries, and with what comes of its network while it runs.
+///
+/// # Errors
+/// Names the disk that cannot be opened.
 pub(crate) fn config(
     mut spec: VmSpec,
     network: Taken,
     vsock: Option<vsock::Config>,
     dns: Option<UnixStream>,
     plugs: Option<OwnedFd>,
-) -> Config {
+) -> Result<Config> {
+    let disks = disks(&spec)?;
     spec.start.interfaces = network.interfaces;
     spec.start.packet_rules = network.packet_rules;
     // Before the container's own.
@@ -50,7 +56,7 @@ pub(crate) fn config(
         directory: PathBuf::from(vmspec::SHARE),
         read_only: false,
     };
-    Config {
+    Ok(Config {
         program: &CONTAINER,
         cpus: spec.cpus,
         memory: spec.memory_mib << 20,
@@ -67,11 +73,28 @@ pub(crate) fn config(
         devices: std::iter::once(DeviceSpec::Fs(files))
             .chain(network.devices.into_iter().map(DeviceSpec::Net))
             .chain(vsock.map(DeviceSpec::Vsock))
+            .chain(disks)
             .collect(),
         command: Some(command(spec, dns)),
         plugs,
         trace: false,
-    }
+    })
+}
+
+/// Opened while this process has the rights for it: the files may be anybody's.
+fn disks(spec: &VmSpec) -> Result<Vec<DeviceSpec>> {
+    let disks = spec.disks.iter().map(|disk| {
+        let opened = Disk {
+            path: disk.path.clone(),
+            serial: disk.serial.clone(),
+            cache: disk.cache,
+            read_only: disk.read_only,
+        }
+        .open(spec.cpus);
+        // The path is one that only this process knows.
+        opened.with_context(|| disk.name.clone())
+    });
+    disks.collect()
 }
 
 /// Every signal is the container's. The size that its terminal has by now counts, not the one in

@@ -35,7 +35,7 @@ fn run() -> Result<Verdict> {
     let network = network::take(spec.cpus)?;
     let plugs = watch::start(&network, spec.cpus).context("watch the network")?;
     let vsock = machine::vsock(&mut spec);
-    let vm = Vm::new(machine::config(spec, network, vsock, port, plugs))?;
+    let vm = Vm::new(machine::config(spec, network, vsock, port, plugs)?)?;
     relay
         .map_or(Ok(()), dns::Relay::start)
         .context("DNS relay")?;

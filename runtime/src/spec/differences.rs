@@ -20,7 +20,7 @@ const READ: [(&str, &str); 11] = [
     ("mounts.*", "destination type options"),
     ("linux", "namespaces devices resources sysctl seccomp maskedPaths readonlyPaths"),
     ("linux.resources", "devices memory cpu pids"),
-    ("linux.resources.devices.*", "allow type major minor"),
+    ("linux.resources.devices.*", "allow type major minor access"),
     ("linux.resources.memory", "limit reservation swap"),
     ("linux.resources.cpu", "quota period"),
     ("linux.seccomp", "defaultAction defaultErrnoRet architectures syscalls"),
@@ -194,7 +194,7 @@ mod tests {
             "unified": {"memory.high": 1},
             "memory": {"kernel": "none", "swappiness": -1},
             "cpu": {"shares": -1, "cpus": 3},
-            "devices": [{"allow": false, "access": 7}],
+            "devices": [{"allow": false, "mode": 7}],
         }));
         spec(json!({
             "hooks": {"prestart": [{"path": 1}]},

@@ -7,6 +7,7 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use proto::exec::Agent;
 use proto::{Device, FileSystem, Root, Start, ToGuest};
 
+use super::disks::{self, Disk};
 use super::resources::Sizes;
 use super::{clean, guest_mounts, process};
 use crate::host::Host;
@@ -45,8 +46,10 @@ pub(super) fn vm_spec(
     options: &Options,
     sizes: &Sizes,
     host: &Host,
+    disks: &[Disk],
 ) -> Result<VmSpec> {
     let mut start = start(spec, options, host).context("config.json")?;
+    start.disks = disks::of_guest(disks);
     let commit = host
         .commit
         .iter()
@@ -60,6 +63,7 @@ pub(super) fn vm_spec(
         cpu_features: options.cpu_features.clone(),
         systemd: options.systemd,
         dns: options.dns.clone(),
+        disks: disks::of_monitor(disks),
         start,
     })
 }
@@ -101,6 +105,7 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
         },
         mounts: guest_mounts::translate(mounts, options.systemd)?,
         devices: devices(linux).context("linux.devices")?,
+        disks: Vec::new(),
         // The monitor finds them in its namespace.
         interfaces: Vec::new(),
         packet_rules: Vec::new(),

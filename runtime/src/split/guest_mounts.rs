@@ -28,6 +28,11 @@ pub(super) fn part(mount: &oci::Mount) -> Part {
     }
 }
 
+/// Whether nothing can be written through it.
+pub(super) fn is_read_only(mount: &oci::Mount) -> bool {
+    Sorted::of(mount).flags.read_only
+}
+
 fn kind(mount: &oci::Mount) -> &str {
     mount.typ().as_deref().unwrap_or_default()
 }

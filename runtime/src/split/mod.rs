@@ -4,6 +4,7 @@
 //! ```text
 //!            ┌─ refuse: what no VM can do
 //! config ────┼─ additions: mounts of runq's own options, in the container's own terms
+//!            ├─ disks: mounts and devices that are disks of the VM, taken out
 //!            ├─ guest: mounts, process, limits, filter ──▶ VmSpec
 //!            └─ runc: root, process, mounts, devices, limits ──▶ config for runc
 //! ```
@@ -13,6 +14,7 @@
 
 mod additions;
 mod capabilities;
+pub(crate) mod disks;
 mod guest;
 mod guest_mounts;
 pub(crate) mod process;
@@ -74,12 +76,14 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
     let options = Options::read(given, process.env().as_deref().unwrap_or_default())?;
     refuse::check(&spec)?;
 
-    let added = additions::add(config, &spec, &options, host);
+    let mut added = additions::add(config, &spec, &options, host);
+    let spec = spec::read(&added.config).context("config.json")?;
+    let disks = disks::take(&mut added.config, &spec, host)?;
     let spec = spec::read(&added.config).context("config.json")?;
     let sizes = resources::Sizes::of(&spec, &options, host)?;
     let mut split = Split {
-        vm: guest::vm_spec(&spec, &options, &sizes, host)?,
-        runc: runc::rewrite(&added.config, &spec, &options, &sizes, host)?,
+        vm: guest::vm_spec(&spec, &options, &sizes, host, &disks)?,
+        runc: runc::rewrite(&added.config, &spec, &options, &sizes, host, &disks)?,
         files: added.files,
         warnings: Vec::new(),
     };
@@ -100,7 +104,7 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
 
 /// A path of the container without double slashes, dots and a slash at its end; relative ones
 /// begin at the root, as for runc.
-fn clean(path: impl AsRef<Path>) -> String {
+pub(crate) fn clean(path: impl AsRef<Path>) -> String {
     // Paths of a configuration are JSON's strings: nothing is lost.
     let path = path.as_ref().to_string_lossy();
     let mut names: Vec<&str> = Vec::new();

@@ -1,9 +1,9 @@
 //! What a container in a VM cannot have, refused before anything is done.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Spec};
 
-use super::{ANNOTATION, clean};
+use super::ANNOTATION;
 use crate::spec;
 
 /// Namespaces that have to be made for the container: what it shares with another one, or with the
@@ -23,9 +23,6 @@ const OWN: [(LinuxNamespaceType, &str); 3] = [
     ),
 ];
 
-/// Where disks for the VM are asked for.
-const DISKS: &str = "/dev/runq/";
-
 /// Refuses what cannot be done.
 ///
 /// # Errors
@@ -43,17 +40,7 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
         !rules.into_iter().flatten().any(allows_everything),
         "--privileged is not supported: use --cap-add and --device for what the container needs"
     );
-    namespaces(linux)?;
-    let mounts = spec.mounts().iter().flatten();
-    let mounts = mounts.map(|mount| mount.destination());
-    let devices = linux.devices().iter().flatten();
-    let devices = devices.map(|device| device.path());
-    for path in mounts.chain(devices) {
-        if clean(path).starts_with(DISKS) {
-            bail!("{}: disks are not supported yet", path.display());
-        }
-    }
-    Ok(())
+    namespaces(linux)
 }
 
 fn namespaces(linux: &Linux) -> Result<()> {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{LinuxCpu, Spec};
 use serde_json::{Map, Value, json};
 
+use super::disks::{self, Disk};
 use crate::host::Host;
 use crate::options::Options;
 
@@ -86,8 +87,11 @@ pub(super) fn rewrite(
     resources: &mut Map<String, Value>,
     sizes: &Sizes,
     host: &Host,
+    disks: &[Disk],
 ) -> Result<()> {
-    resources.insert("devices".into(), Value::Array(device_rules(host)));
+    let mut rules = device_rules(host);
+    rules.extend(disks::device_rules(disks));
+    resources.insert("devices".into(), Value::Array(rules));
     // The guest enforces this limit: its processes are not the host's.
     resources.shift_remove("pids");
     let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut) else {

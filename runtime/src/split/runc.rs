@@ -5,6 +5,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 use vmm::fs::CAPABILITIES;
 
+use super::disks::{self, Disk};
 use super::resources::{self, Sizes};
 use super::{ANNOTATION, runc_mounts};
 use crate::host::Host;
@@ -20,13 +21,15 @@ pub(super) fn rewrite(
     options: &Options,
     sizes: &Sizes,
     host: &Host,
+    disks: &[Disk],
 ) -> Result<Value> {
     let mut config = config.clone();
     let whole = config.as_object_mut().context("config.json: no object")?;
-    let mounts = match whole.get("mounts") {
+    let mut mounts = match whole.get("mounts") {
         Some(Value::Array(mounts)) => runc_mounts::mounts(mounts, spec, host),
         _ => runc_mounts::mounts(&[], spec, host),
     };
+    mounts.extend(disks::mounts(disks));
     whole.insert("mounts".into(), Value::Array(mounts));
     whole.insert(
         "root".into(),
@@ -35,11 +38,11 @@ pub(super) fn rewrite(
     process(member(whole, "process")?, options, host);
     member(whole, "annotations")?.insert(ANNOTATION.into(), env!("CARGO_PKG_VERSION").into());
     let linux = member(whole, "linux")?;
-    linux.insert("devices".into(), devices(host));
+    linux.insert("devices".into(), devices(host, disks));
     // Both move to the guest. The monitor has a filter of its own.
     linux.shift_remove("seccomp");
     linux.shift_remove("sysctl");
-    resources::rewrite(member(linux, "resources")?, sizes, host)?;
+    resources::rewrite(member(linux, "resources")?, sizes, host, disks)?;
     Ok(config)
 }
 
@@ -90,7 +93,7 @@ fn process(process: &mut Map<String, Value>, options: &Options, host: &Host) {
     }
 }
 
-fn devices(host: &Host) -> Value {
+fn devices(host: &Host, disks: &[Disk]) -> Value {
     let devices = host.devices.iter().map(|device| {
         json!({
             "path": device.path,
@@ -102,5 +105,5 @@ fn devices(host: &Host) -> Value {
             "gid": 0,
         })
     });
-    Value::Array(devices.collect())
+    Value::Array(devices.chain(disks::nodes(disks)).collect())
 }

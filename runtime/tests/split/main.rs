@@ -1,9 +1,11 @@
 //! Configurations that Docker wrote, split: compared with what is checked in, and rule by rule.
 #![allow(clippy::unwrap_used, reason = "it fails the test")]
 
+mod disks;
 mod properties;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,7 @@ fn host() -> Host {
         macvtap_major: Some(237),
         cpus: 8,
         open_files: 1_048_576,
+        files: BTreeMap::new(),
     }
 }
 

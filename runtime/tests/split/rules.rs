@@ -64,23 +64,6 @@ fn everything_allowed_is_privileged_in_any_spelling() {
 }
 
 #[test]
-fn disks_are_refused_as_volumes_and_as_devices() {
-    let path = "/dev/runq/id/none";
-    let volume = json!({"destination": path, "type": "bind", "source": "/disk"});
-    let config = changed(|config| push(&mut config["mounts"], volume));
-    assert_eq!(
-        refusal(&config),
-        "/dev/runq/id/none: disks are not supported yet"
-    );
-    let device = json!({"path": "/dev//runq/id/none", "type": "b", "major": 8, "minor": 0});
-    let config = changed(|config| push(&mut config["linux"]["devices"], device));
-    assert_eq!(
-        refusal(&config),
-        "/dev//runq/id/none: disks are not supported yet"
-    );
-}
-
-#[test]
 fn a_configuration_without_a_command_is_refused() {
     let config = changed(|config| drop(config.as_object_mut().unwrap().remove("process")));
     assert_eq!(

@@ -7,6 +7,7 @@
 mod attached;
 mod breakdowns;
 mod detached;
+mod disks;
 mod exec;
 mod files;
 mod network;

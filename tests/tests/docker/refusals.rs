@@ -6,7 +6,7 @@ use crate::without;
 
 /// Runs `docker run OPTIONS busybox true`, which runq must refuse with a line that has all of `expected`.
 #[track_caller]
-fn refused(options: &[&str], expected: &[&str]) {
+pub(crate) fn refused(options: &[&str], expected: &[&str]) {
     let container = Container::new().unwrap();
     let call = container
         .docker_run()
