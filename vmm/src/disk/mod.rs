@@ -2,6 +2,7 @@
 
 mod lock;
 mod qcow2;
+mod qcow2_check;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};

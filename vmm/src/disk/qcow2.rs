@@ -2,18 +2,17 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use devices::dev::blk::{Image, QCOW2_MAGIC};
+use anyhow::{Context, Result, ensure};
+use devices::dev::blk::Image;
 use imago::qcow2::Qcow2;
 use imago::{
     FormatAccess, FormatDriverBuilder, Storage, StorageOpenOptions, file,
     format::{Format, gate::ImplicitOpenGate},
 };
 
-use super::lock;
+use super::{lock, qcow2_check};
 
 /// The most images that one stands on.
 const MAX_BACKING: usize = 16;
@@ -28,7 +27,7 @@ pub(super) fn open(file: File, path: &Path, direct: bool, read_only: bool) -> Re
         .filename(&path)
         .write(!read_only)
         .direct(direct);
-    check_header(&File::open(&path)?).context("qcow2 image")?;
+    qcow2_check::check(&File::open(&path)?, !read_only).context("qcow2 image")?;
     let storage = file::File::from_open_file(file, options)?;
     let mut chain = Chain {
         folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
@@ -74,7 +73,7 @@ impl Chain {
         );
         ensure!(fs::metadata(&found)?.is_file(), "not a file");
         let file = File::open(&found)?;
-        check_header(&file)?;
+        qcow2_check::check(&file, false)?;
         lock::lock(&file, false)?;
         self.locked.push(file);
         Ok(())
@@ -102,20 +101,6 @@ impl<S: Storage + 'static> ImplicitOpenGate<S> for Gate<'_> {
             .map_err(|error| io::Error::other(format!("{}: {error:#}", path.display())))?;
         S::open(options.write(false))
     }
-}
-
-/// Refuses what the crate passes over.
-///
-/// # Errors
-/// When the contents are encrypted, or the file cannot be read.
-fn check_header(file: &File) -> Result<()> {
-    // The magic, and `crypt_method` at 32 (QEMU's docs/interop/qcow2.txt).
-    let mut header = [0; 36];
-    let read = file.read_exact_at(&mut header, 0);
-    if read.is_ok() && header.starts_with(&QCOW2_MAGIC) && !header.ends_with(&[0; 4]) {
-        bail!("encrypted images are not known: `qemu-img convert` makes another one of it");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(super) struct Made {
     pub(super) read_only: bool,
     pub(super) features: u64,
     pub(super) ring: bool,
+    /// Instead of the file itself.
+    pub(super) image: Option<Image>,
 }
 
 impl Default for Made {
@@ -47,6 +49,7 @@ impl Default for Made {
             read_only: false,
             features: !0,
             ring: true,
+            image: None,
         }
     }
 }
@@ -63,7 +66,9 @@ impl Made {
         let mut disk = Blk::new(config).unwrap();
         let has_ring = disk.engine.descriptor().is_some();
         assert!(has_ring, "this host has no io_uring");
-        if !self.ring {
+        if let Some(image) = self.image {
+            disk.engine = Engine::new(Contents::Image(Box::new(image)), false, MAX_UNDER_WAY);
+        } else if !self.ring {
             disk.engine = Engine::without_ring(file.try_clone().unwrap());
         }
         let memory = memory(MEMORY);

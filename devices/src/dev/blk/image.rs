@@ -12,6 +12,7 @@ use imago::{FormatAccess, file};
 use libc::FALLOC_FL_PUNCH_HOLE;
 use vm_memory::VolatileSlice;
 
+use super::request::Range;
 use super::task::{Call, Task};
 
 /// An image, open.
@@ -47,12 +48,38 @@ pub(super) fn make(image: &mut Image, task: &Task) -> io::Result<usize> {
             }
         }
         Call::Sync => sync(access)?,
-        Call::Allocate(mode) if mode & FALLOC_FL_PUNCH_HOLE != 0 => {
-            access.discard_to_zero(range.offset, range.length)?;
-        }
-        Call::Allocate(_) => access.write_zeroes(range.offset, range.length)?,
+        Call::Allocate(mode) => clear(access, range, mode & FALLOC_FL_PUNCH_HOLE != 0)?,
     }
     Ok(task.pieces().length())
+}
+
+/// Has a range read as zeroes. The crate does so with whole clusters only: in the last one of an image
+/// that does not end with it, it miscounts those that it is to clear in part (imago 0.2.6,
+/// `soft_ensure_zero`).
+fn clear(access: &mut FormatAccess<file::File>, range: Range, free: bool) -> io::Result<()> {
+    let cluster = access.inner().zero_granularity();
+    let cluster = cluster.ok_or(io::ErrorKind::Unsupported)?;
+    let end = range.offset + range.length;
+    let first = range.offset.next_multiple_of(cluster).min(end);
+    let last = (end / cluster * cluster).max(first);
+    write_zeroes(access, range.offset, first)?;
+    match last - first {
+        0 => {}
+        length if free => access.discard_to_zero(first, length)?,
+        length => access.write_zeroes(first, length)?,
+    }
+    write_zeroes(access, last, end)
+}
+
+/// Writes them from `offset` to `end`.
+fn write_zeroes(access: &FormatAccess<file::File>, mut offset: u64, end: u64) -> io::Result<()> {
+    static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+    while offset < end {
+        let length = ZEROES.len().min((end - offset) as usize);
+        access.write(ZEROES.get(..length).unwrap_or_default(), offset)?;
+        offset += length as u64;
+    }
+    Ok(())
 }
 
 /// What the image says where is, is in the file; the file system writes it when it likes.
@@ -79,3 +106,7 @@ fn slices(task: &Task) -> Vec<VolatileSlice<'_>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "image_test.rs"]
+mod tests;
