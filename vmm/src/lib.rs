@@ -14,7 +14,6 @@ pub mod command;
 pub mod config;
 mod device_loop;
 pub mod disk;
-mod disk_lock;
 pub mod exit;
 mod filters;
 pub mod immediate_exit;

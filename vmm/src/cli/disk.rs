@@ -6,9 +6,9 @@ use std::str::FromStr;
 use anyhow::Result;
 use serde::Deserialize;
 use vmm::DeviceSpec;
-use vmm::disk::{Cache, Disk, MAX_SERIAL};
+use vmm::disk::{Cache, Disk, Format, MAX_SERIAL};
 
-/// A disk, written `PATH`, then perhaps `,cache=MODE`, `,ro`, `,id=NAME`.
+/// A disk, written `PATH`, then perhaps `,cache=MODE`, `,ro`, `,id=NAME`, `,format=FORMAT`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct DiskOption {
@@ -17,6 +17,7 @@ pub(super) struct DiskOption {
     read_only: bool,
     /// The serial number in the guest; unset, there is none.
     id: String,
+    format: Option<Format>,
 }
 
 impl DiskOption {
@@ -30,6 +31,7 @@ impl DiskOption {
             serial: self.id.clone(),
             cache: self.cache,
             read_only: self.read_only,
+            format: self.format,
         };
         disk.open(cpus)
     }
@@ -39,8 +41,11 @@ impl FromStr for DiskOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form =
-            || format!("{text:?} is not of the form PATH, with ,cache=MODE and ,ro and ,id=NAME");
+        let form = || {
+            format!(
+                "{text:?} is not of the form PATH, with ,cache=MODE, ,ro, ,id=NAME and ,format=FORMAT"
+            )
+        };
         let mut parts = text.split(',');
         let path = parts.next().filter(|path| !path.is_empty());
         let mut disk = Self {
@@ -48,6 +53,7 @@ impl FromStr for DiskOption {
             cache: Cache::default(),
             read_only: false,
             id: String::new(),
+            format: None,
         };
         for part in parts {
             match part.split_once('=') {
@@ -55,6 +61,9 @@ impl FromStr for DiskOption {
                 Some(("cache", mode)) => disk.cache = mode.parse()?,
                 Some(("id", id)) if (1..=MAX_SERIAL).contains(&id.len()) => disk.id = id.to_owned(),
                 Some(("id", _)) => return Err(format!("id: 1 to {MAX_SERIAL} bytes are allowed")),
+                Some(("format", "raw")) => disk.format = Some(Format::Raw),
+                Some(("format", "qcow2")) => disk.format = Some(Format::Qcow2),
+                Some(("format", _)) => return Err("format: raw, qcow2 are allowed".to_owned()),
                 _ => return Err(form()),
             }
         }
@@ -79,9 +88,10 @@ mod tests {
         let disk: DiskOption = "/srv/a.img".parse().unwrap();
         assert_eq!(disk.path, PathBuf::from("/srv/a.img"));
         assert_eq!((disk.cache, disk.read_only), (Cache::Writeback, false));
-        let disk: DiskOption = "a,ro,id=data,cache=none".parse().unwrap();
+        let disk: DiskOption = "a,ro,id=data,cache=none,format=raw".parse().unwrap();
         assert_eq!((disk.cache, disk.read_only), (Cache::None, true));
         assert_eq!(disk.id, "data");
+        assert_eq!(disk.format, Some(Format::Raw));
     }
 
     #[test]
@@ -95,6 +105,7 @@ mod tests {
                 "a,cache=directsync",
                 "writeback, writethrough, none, unsafe are allowed",
             ),
+            ("a,format=vmdk", "raw, qcow2 are allowed"),
             ("a,id=", "1 to 20 bytes"),
             ("a,id=123456789012345678901", "1 to 20 bytes"),
         ] {

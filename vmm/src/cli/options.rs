@@ -71,11 +71,14 @@ pub(super) struct Options {
     #[serde(rename = "share")]
     pub shares: Vec<Share>,
 
-    /// Give the guest a disk in a raw image or on a block device, read-only with `ro`, with NAME as its
-    /// serial number; can be given several times. MODE is what becomes of writes: in the page cache
+    /// Give the guest a disk in an image (raw or qcow2, as it begins, if FORMAT does not say so) or on a
+    /// block device, read-only with `ro`, with NAME as its serial number; can be given several times. MODE is what becomes of writes: in the page cache
     /// (writeback), safe before they are answered (writethrough), past the page cache (none), or
     /// without any flush (unsafe) [default: writeback]
-    #[arg(long = "disk", value_name = "PATH[,cache=MODE][,ro][,id=NAME]")]
+    #[arg(
+        long = "disk",
+        value_name = "PATH[,cache=MODE][,ro][,id=NAME][,format=FORMAT]"
+    )]
     #[serde(rename = "disk")]
     pub disks: Vec<DiskOption>,
 

@@ -243,8 +243,7 @@ fn the_size_is_one_of_whole_blocks() {
     let mut config = config(tempfile::tempfile().unwrap(), &made);
     config.size = 3 * 4096 + 512;
     config.blocks.logical = 4096;
-    let engine = Engine::without_ring(config.file.try_clone().unwrap());
-    let disk = Blk::new(&config, engine).unwrap();
+    let disk = Blk::new(config).unwrap();
     let mut capacity = [0; 8];
     disk.config.read(0, &mut capacity);
     assert_eq!(u64::from_le_bytes(capacity), 24);
@@ -315,6 +314,33 @@ fn a_host_that_is_full_is_an_io_error_and_no_end() {
         let answer = driver.ask(VIRTIO_BLK_T_IN, 0, &[piece(DATA, 4096, true)]);
         assert_eq!(answer.0, OK);
     }
+}
+
+/// What a disk is, is found by what it begins with: the guest has no say in it.
+#[test]
+fn a_raw_image_stays_one() {
+    both(|mut driver| {
+        driver.fill(&pattern(SIZE as usize));
+        let mut data = pattern(8192);
+        data[..4].copy_from_slice(&QCOW2_MAGIC);
+        driver.write(DATA, &data);
+        let whole = [piece(DATA, 8192, false)];
+        let pieces = [piece(DATA, 3, false), piece(DATA + 3, 509, false)];
+        for header in [&whole[..], &pieces] {
+            assert_eq!(driver.ask(VIRTIO_BLK_T_OUT, 0, header), (IO_ERROR, 1));
+        }
+        assert_eq!(driver.contents()[..SIZE as usize], pattern(SIZE as usize));
+        // Elsewhere it is data as any other, and so is other data there.
+        assert_eq!(driver.ask(VIRTIO_BLK_T_OUT, 1, &whole).0, OK);
+        assert_eq!(driver.contents()[512..8704], data);
+        driver.write(DATA, &[7; 8192]);
+        assert_eq!(driver.ask(VIRTIO_BLK_T_OUT, 0, &whole).0, OK);
+        assert_eq!(driver.contents()[..8192], [7; 8192]);
+        driver.disk.found_raw = false;
+        driver.write(DATA, &data);
+        assert_eq!(driver.ask(VIRTIO_BLK_T_OUT, 0, &whole).0, OK);
+        assert_eq!(driver.contents()[..8192], data);
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! How calls to the kernel are made: by io_uring, many at once, where the host has it; else one after
-//! the other. One path for both: calls are started, submitted together, and come back in any order.
+//! How a disk's contents are reached. For a raw image or a block device: by io_uring, many calls at once,
+//! where the host has it. One path for all: calls are started, submitted together, and come back in any
+//! order.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,15 +10,25 @@ use std::os::fd::{AsRawFd, RawFd};
 use tracing::debug;
 
 use super::calls;
+use super::image::{self, Image};
 use super::ring::Ring;
 use super::task::{Call, Task};
 
 /// What came of a call: the number that it was started with, and how many bytes it moved.
 pub(super) type Completion = (u16, io::Result<usize>);
 
-/// The file, and the calls on their way.
+/// What a disk's contents are in.
+#[derive(Debug)]
+pub enum Contents {
+    /// A raw image or a block device.
+    Raw(File),
+    /// An image of another format.
+    Image(Box<Image>),
+}
+
+/// The contents, and the calls on their way.
 pub(super) struct Engine {
-    file: File,
+    contents: Contents,
     ring: Option<Ring>,
     /// The file is open with O_DIRECT.
     direct: bool,
@@ -27,12 +38,16 @@ pub(super) struct Engine {
 
 impl Engine {
     /// For at most `calls` calls at once.
-    pub(super) fn new(file: File, direct: bool, calls: u16) -> Self {
-        let ring = Ring::new(&file, calls);
-        let ring = ring.inspect_err(|error| debug!("disks without io_uring: {error}"));
+    pub(super) fn new(contents: Contents, direct: bool, calls: u16) -> Self {
+        let ring = match &contents {
+            Contents::Raw(file) => Ring::new(file, calls)
+                .inspect_err(|error| debug!("disks without io_uring: {error}"))
+                .ok(),
+            Contents::Image(_) => None,
+        };
         Self {
-            file,
-            ring: ring.ok(),
+            contents,
+            ring,
             direct,
             completed: VecDeque::new(),
         }
@@ -41,7 +56,7 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn without_ring(file: File) -> Self {
         Self {
-            file,
+            contents: Contents::Raw(file),
             ring: None,
             direct: false,
             completed: VecDeque::new(),
@@ -56,7 +71,10 @@ impl Engine {
             _ => false,
         };
         if !started {
-            let result = calls::make(&self.file, task);
+            let result = match &mut self.contents {
+                Contents::Raw(file) => calls::make(file, task),
+                Contents::Image(image) => image::make(image, task),
+            };
             self.completed.push_back((number, result));
         }
     }
@@ -83,6 +101,18 @@ impl Engine {
         match &mut self.ring {
             Some(ring) if self.completed.is_empty() => ring.wait(),
             _ => Ok(()),
+        }
+    }
+
+    /// What is written is in the file, though the file may not be on stable storage. Nothing is on its
+    /// way.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        match &self.contents {
+            Contents::Raw(_) => Ok(()),
+            Contents::Image(image) => image::finish(image),
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Made {
     pub(super) read_only: bool,
     pub(super) features: u64,
     pub(super) ring: bool,
+    /// Instead of the file itself.
+    pub(super) image: Option<Image>,
 }
 
 impl Default for Made {
@@ -47,6 +49,7 @@ impl Default for Made {
             read_only: false,
             features: !0,
             ring: true,
+            image: None,
         }
     }
 }
@@ -60,15 +63,14 @@ impl Made {
 
     pub(super) fn driver_of(self, file: File) -> Driver {
         let config = config(file.try_clone().unwrap(), &self);
-        let own = file.try_clone().unwrap();
-        let engine = if self.ring {
-            let engine = Engine::new(own, false, MAX_UNDER_WAY);
-            assert!(engine.descriptor().is_some(), "this host has no io_uring");
-            engine
-        } else {
-            Engine::without_ring(own)
-        };
-        let mut disk = Blk::new(&config, engine).unwrap();
+        let mut disk = Blk::new(config).unwrap();
+        let has_ring = disk.engine.descriptor().is_some();
+        assert!(has_ring, "this host has no io_uring");
+        if let Some(image) = self.image {
+            disk.engine = Engine::new(Contents::Image(Box::new(image)), false, MAX_UNDER_WAY);
+        } else if !self.ring {
+            disk.engine = Engine::without_ring(file.try_clone().unwrap());
+        }
         let memory = memory(MEMORY);
         let rings: Vec<_> = [0, 0x4000]
             .map(|base| DriverQueue::new(&memory, base, QUEUE_SIZE))
@@ -95,7 +97,8 @@ pub(super) fn config(file: File, made: &Made) -> Config {
     Config {
         name: "test".into(),
         serial: "runq-0".into(),
-        file,
+        contents: Contents::Raw(file),
+        found_raw: true,
         size: SIZE + 100,
         blocks: Blocks {
             logical: 512,

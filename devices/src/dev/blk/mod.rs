@@ -10,6 +10,7 @@
 mod cache;
 mod calls;
 mod engine;
+mod image;
 mod layout;
 mod pieces;
 mod request;
@@ -17,7 +18,6 @@ mod ring;
 mod task;
 mod under_way;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
 
 pub use cache::Cache;
+pub use engine::Contents;
+pub use image::{Image, QCOW2_MAGIC};
 
 use self::engine::Engine;
 use self::layout::{FLUSH, QUEUE_SIZE, SECTOR, WRITABLE};
@@ -50,8 +52,14 @@ pub const KIND: DeviceKind = DeviceKind {
     system_calls: &[
         libc::SYS_fallocate,
         libc::SYS_fdatasync,
+        libc::SYS_fsync,
+        libc::SYS_ftruncate,
         libc::SYS_io_uring_enter,
+        libc::SYS_lseek,
+        libc::SYS_pread64,
         libc::SYS_preadv,
+        libc::SYS_pwrite64,
+        libc::SYS_pwritev,
         libc::SYS_pwritev2,
     ],
     requests: &[],
@@ -77,7 +85,10 @@ pub struct Config {
     /// What the guest finds in /sys/block/vdX/serial: at most [`MAX_SERIAL`] bytes count.
     pub serial: String,
     /// The contents; opened as `cache` and `read_only` say.
-    pub file: File,
+    pub contents: Contents,
+    /// They were found to be raw by what they begin with. The guest may not write there what other
+    /// images begin with, or it would be another one the next time.
+    pub found_raw: bool,
     /// Its size in bytes. What is left over after the last whole block is not seen.
     pub size: u64,
     /// Its blocks.
@@ -107,6 +118,7 @@ pub(super) struct Blk {
     limits: Limits,
     features: u64,
     queues: u16,
+    found_raw: bool,
     config: Arc<ConfigSpace>,
     // Before the tasks: dropping it waits for their calls.
     engine: Engine,
@@ -130,32 +142,32 @@ enum Work {
 /// # Errors
 /// When no eventfd can be made.
 pub(super) fn new(config: Config) -> io::Result<Box<dyn VirtioDevice>> {
-    let direct = config.cache == Cache::None;
-    let file = config.file.try_clone()?;
-    Blk::new(&config, Engine::new(file, direct, MAX_UNDER_WAY)).map(|disk| Box::new(disk) as _)
+    Ok(Box::new(Blk::new(config)?))
 }
 
 impl Blk {
-    fn new(config: &Config, engine: Engine) -> io::Result<Self> {
+    fn new(config: Config) -> io::Result<Self> {
         let block = u64::from(config.blocks.logical).max(SECTOR);
         let size = config.size / block * block;
-        let space = layout::config_space(config, size / SECTOR);
+        let space = layout::config_space(&config, size / SECTOR);
         let mut serial = [0; MAX_SERIAL];
         for (to, from) in serial.iter_mut().zip(config.serial.bytes()) {
             *to = from;
         }
+        let features = layout::features(&config);
         Ok(Self {
-            name: config.name.clone(),
+            name: config.name,
             serial,
             cache: config.cache,
             limits: Limits {
                 size,
                 read_only: config.read_only,
             },
-            features: layout::features(config),
+            features,
             queues: config.queues,
             config: Arc::new(ConfigSpace::with_writable(space, WRITABLE)?),
-            engine,
+            found_raw: config.found_raw,
+            engine: Engine::new(config.contents, config.cache == Cache::None, MAX_UNDER_WAY),
             under_way: UnderWay::new(MAX_UNDER_WAY),
             flushes: false,
             waiting: Vec::new(),
@@ -232,7 +244,8 @@ impl Blk {
             }
             Request::Write(offset) => {
                 let slices = parts.data(request, memory)?;
-                Task::write(range(offset, &slices), Pieces::new(&slices, memory), stable)
+                let pieces = self.written(offset, &slices, memory)?;
+                Task::write(range(offset, &slices), pieces, stable)
             }
             Request::Flush if self.cache == Cache::Unsafe => return Ok(Work::Done(0)),
             Request::Flush => Task::flush(),
@@ -243,6 +256,25 @@ impl Blk {
                 return Ok(Work::Done(MAX_SERIAL as u32));
             }
         }))
+    }
+
+    /// What a write writes, unless it would make another image of this one.
+    fn written(
+        &self,
+        offset: u64,
+        slices: &[Slice<'_>],
+        memory: &Arc<Memory>,
+    ) -> Result<Pieces, Status> {
+        if offset > 0 || !self.found_raw {
+            return Ok(Pieces::new(slices, memory));
+        }
+        let pieces = Pieces::with_own_start(slices, memory);
+        if pieces.start().starts_with(&QCOW2_MAGIC) {
+            let refused = "a raw image may not begin as a qcow2 image does";
+            self.complain(Some(io::Error::other(refused)));
+            return Err(Status::IoError);
+        }
+        Ok(pieces)
     }
 
     fn write_id(&self, slices: &[Slice<'_>]) -> Result<(), Status> {
@@ -322,7 +354,7 @@ impl Blk {
         if let Some(error) = error
             && self.limit.allows()
         {
-            warn!("disk {}: {error}: the guest gets an I/O error", self.name);
+            warn!("disk {}: {error}", self.name);
         }
     }
 
@@ -393,6 +425,7 @@ impl VirtioDevice for Blk {
                 break;
             }
         }
+        self.complain(self.engine.finish().err());
         true
     }
 
@@ -403,6 +436,7 @@ impl VirtioDevice for Blk {
                 self.under_way.remove(number);
             }
         }
+        self.complain(self.engine.finish().err());
         self.waiting.clear();
         let initial = layout::writeback(self.cache);
         self.config.write(WRITABLE.start, &[initial]);

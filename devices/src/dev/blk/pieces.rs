@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use vm_memory::Bytes;
+
 use crate::Memory;
 use crate::queue::buffers::Slice;
 
@@ -18,17 +20,25 @@ const MAX_ZEROES: u64 = 16 * ZEROES_LENGTH as u64;
 #[repr(align(4096))]
 struct Page([u8; ZEROES_LENGTH]);
 
+/// How much of a transfer [`Pieces::with_own_start`] copies: as much as O_DIRECT takes everywhere.
+const START_LENGTH: usize = 4096;
+
+#[repr(align(4096))]
+struct Start([u8; START_LENGTH]);
+
 /// Pieces of memory that stay where they are, until they are dropped or used up from the front.
 pub(super) struct Pieces {
     vectors: Vec<libc::iovec>,
     /// How many are used up.
     used: usize,
+    /// A copy of the first bytes, which the guest cannot change.
+    start: Option<Box<Start>>,
     /// Keeps the memory mapped.
     _memory: Option<Arc<Memory>>,
 }
 
 // SAFETY: the pointers are not tied to a thread: they are to guest memory, which is mapped as long
-// as `_memory` is there, or to a static.
+// as `_memory` is there, to `start`, which moves with them, or to a static.
 unsafe impl Send for Pieces {}
 
 impl Pieces {
@@ -37,6 +47,7 @@ impl Pieces {
         Self {
             vectors: Vec::new(),
             used: 0,
+            start: None,
             _memory: None,
         }
     }
@@ -51,8 +62,36 @@ impl Pieces {
         Self {
             vectors: vectors.collect(),
             used: 0,
+            start: None,
             _memory: Some(Arc::clone(memory)),
         }
+    }
+
+    /// The same, but with the first bytes as they are now: what [`Self::start`] shows is written.
+    pub(super) fn with_own_start(slices: &[Slice<'_>], memory: &Arc<Memory>) -> Self {
+        let mut start = Box::new(Start([0; START_LENGTH]));
+        let mut copied = 0;
+        for slice in slices {
+            let room = start.0.get_mut(copied..).unwrap_or_default();
+            // It fails only if there is no room, or nothing.
+            copied += slice.read(room, 0).unwrap_or_default();
+        }
+        let mut pieces = Self::new(slices, memory);
+        pieces.advance(copied);
+        pieces.vectors.drain(..pieces.used);
+        pieces.used = 0;
+        let own = libc::iovec {
+            iov_base: start.0.as_mut_ptr().cast(),
+            iov_len: copied,
+        };
+        pieces.vectors.insert(0, own);
+        pieces.start = Some(start);
+        pieces
+    }
+
+    /// The first bytes, if they are our own.
+    pub(super) fn start(&self) -> &[u8] {
+        self.start.as_ref().map_or(&[], |start| &start.0)
     }
 
     /// At most the first `length` of that many zero bytes, to be written.
@@ -70,6 +109,7 @@ impl Pieces {
         Self {
             vectors,
             used: 0,
+            start: None,
             _memory: None,
         }
     }
@@ -77,6 +117,11 @@ impl Pieces {
     /// What is left, for one call; it stays at its address until the next [`Self::advance`].
     pub(super) fn left(&self) -> &[libc::iovec] {
         self.vectors.get(self.used..).unwrap_or_default()
+    }
+
+    /// How many bytes are left.
+    pub(super) fn length(&self) -> usize {
+        self.left().iter().map(|piece| piece.iov_len).sum()
     }
 
     /// Leaves out the next `count` bytes.

@@ -161,12 +161,13 @@ impl Task {
     }
 }
 
-/// What file systems answer that have no such call, and block devices.
+/// What file systems answer that have no such call, block devices, and images of an old version.
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV)
-    )
+    error.kind() == io::ErrorKind::Unsupported
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV)
+        )
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ fn disk(path: &Path) -> Disk {
         serial: "runq-0".into(),
         cache: Cache::Writeback,
         read_only: false,
+        format: None,
     }
 }
 
@@ -15,6 +16,13 @@ fn image(contents: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(contents).unwrap();
     file
+}
+
+fn raw(config: &Config) -> &File {
+    match &config.contents {
+        Contents::Raw(file) => file,
+        Contents::Image(image) => panic!("{image:?}"),
+    }
 }
 
 fn error(disk: &Disk) -> String {
@@ -47,7 +55,7 @@ fn past_the_page_cache_blocks_are_as_the_file_system_wants_them() {
             let start = buffer.as_ptr().align_offset(4096);
             let block = config.blocks.logical as usize;
             let aligned = &mut buffer[start..start + block];
-            config.file.read_exact_at(aligned, block as u64).unwrap();
+            raw(&config).read_exact_at(aligned, block as u64).unwrap();
         }
         Err(error) => assert!(format!("{error:#}").contains("O_DIRECT"), "{error:#}"),
     }
@@ -72,7 +80,7 @@ fn what_is_no_disk_is_refused_by_name() {
     let text = error(&disk(image(&[0; 511]).path()));
     assert!(text.contains("empty: `truncate"), "{text}");
     let text = error(&disk(image(b"QFI\xfb and more").path()));
-    assert!(text.contains("a qcow2 image: `qemu-img convert"), "{text}");
+    assert!(text.contains("qcow2 image: "), "{text}");
 }
 
 #[test]
@@ -93,6 +101,25 @@ fn a_disk_that_is_read_only_needs_no_right_to_write() {
         ..disk(file.path())
     };
     let config = disk.config(1).unwrap();
-    assert!(config.file.write_at(&[1], 0).is_err());
+    assert!(raw(&config).write_at(&[1], 0).is_err());
     disk.open(1).unwrap();
+}
+
+#[test]
+fn an_image_is_what_it_begins_with_unless_it_is_said() {
+    let file = image(&[&QCOW2_MAGIC[..], &[0; 508]].concat());
+    assert!(error(&disk(file.path())).contains("qcow2 image: "));
+    let said = Disk {
+        format: Some(Format::Raw),
+        ..disk(file.path())
+    };
+    let config = said.config(1).unwrap();
+    assert!(!config.found_raw, "the guest may write what it likes");
+    let file = image(&[0; 512]);
+    assert!(disk(file.path()).config(1).unwrap().found_raw);
+    let said = Disk {
+        format: Some(Format::Qcow2),
+        ..disk(file.path())
+    };
+    assert!(error(&said).contains("qcow2 image: "));
 }

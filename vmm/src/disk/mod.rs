@@ -1,5 +1,9 @@
 //! The host's side of a guest's disks.
 
+mod lock;
+mod qcow2;
+mod qcow2_check;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -7,22 +11,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use devices::dev::DeviceSpec;
-use devices::dev::blk::{Blocks, Config, MAX_QUEUES};
+use devices::dev::blk::{Blocks, Config, Contents, MAX_QUEUES, QCOW2_MAGIC};
 pub use devices::dev::blk::{Cache, MAX_SERIAL};
 use rustix::fs::{AtFlags, StatxFlags};
-
-use crate::disk_lock;
-
-/// The first bytes of a qcow2 image (QEMU's docs/interop/qcow2.txt).
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// What every disk can be written in.
 const SECTOR: u32 = 512;
 
+/// What a disk's contents are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// They are the file's own.
+    Raw,
+    /// An image of QEMU's.
+    Qcow2,
+}
+
 /// A disk of the guest's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// A raw image or a block device.
+    /// An image or a block device.
     pub path: PathBuf,
     /// What the guest finds in /sys/block/vdX/serial: at most [`MAX_SERIAL`] bytes.
     pub serial: String,
@@ -30,6 +38,8 @@ pub struct Disk {
     pub cache: Cache,
     /// Whether the guest may only read it.
     pub read_only: bool,
+    /// Unset, an image is what it begins with, and a block device is raw.
+    pub format: Option<Format>,
 }
 
 impl Disk {
@@ -51,29 +61,54 @@ impl Disk {
             block || kind.is_file(),
             "neither an image file nor a block device"
         );
-        let mut file = self.open_file(block)?;
+        let file = self.open_file(block)?;
         if !block {
-            check_raw(&self.path)?;
-            disk_lock::lock(&file, !self.read_only)?;
+            lock::lock(&file, !self.read_only)?;
         }
-        let size = file.seek(SeekFrom::End(0)).context("size")?;
-        ensure!(
-            size >= SECTOR.into(),
-            "empty: `truncate -s 1G FILE` makes an image of 1 GiB"
-        );
-        let blocks = self.blocks(&file, block);
-        Ok(Config {
+        let queues = u16::try_from(cpus).unwrap_or(MAX_QUEUES);
+        let mut config = Config {
             name: self.path.display().to_string(),
             serial: self.serial.clone(),
-            file,
-            size,
-            blocks,
+            size: 0,
+            blocks: self.blocks(&file, block),
+            contents: Contents::Raw(file),
+            found_raw: false,
             cache: self.cache,
             read_only: self.read_only,
-            queues: u16::try_from(cpus)
-                .unwrap_or(MAX_QUEUES)
-                .clamp(1, MAX_QUEUES),
-        })
+            queues: queues.clamp(1, MAX_QUEUES),
+        };
+        self.open_contents(&mut config, block)?;
+        ensure!(
+            config.size >= SECTOR.into(),
+            "empty: `truncate -s 1G FILE` makes an image of 1 GiB"
+        );
+        Ok(config)
+    }
+
+    /// Finds out what the disk's contents are in, and how many there are.
+    fn open_contents(&self, config: &mut Config, block: bool) -> Result<()> {
+        let Contents::Raw(file) = &mut config.contents else {
+            return Ok(());
+        };
+        let found = match self.format {
+            None if !block && is_qcow2(&self.path)? => Format::Qcow2,
+            given => given.unwrap_or(Format::Raw),
+        };
+        match found {
+            Format::Raw => {
+                config.size = file.seek(SeekFrom::End(0)).context("size")?;
+                config.found_raw = !block && self.format.is_none();
+            }
+            Format::Qcow2 => {
+                let direct = self.cache == Cache::None;
+                let image = qcow2::open(file.try_clone()?, &self.path, direct, self.read_only)?;
+                config.size = image.access.size();
+                // The file is read and written a cluster at a time, whatever the guest does.
+                config.blocks.logical = SECTOR;
+                config.contents = Contents::Image(Box::new(image));
+            }
+        }
+        Ok(())
     }
 
     fn open_file(&self, block: bool) -> Result<File> {
@@ -124,16 +159,12 @@ impl Disk {
     }
 }
 
-/// Whether a file is an image of another kind than raw. A block device never is: what is on it is the
-/// guest's, from the first byte on.
-fn check_raw(path: &Path) -> Result<()> {
-    // With O_DIRECT it could not be read that easily.
-    let file = File::open(path)?;
+/// Whether a file begins as a qcow2 image does. It is opened once more: with O_DIRECT it could not be
+/// read that easily.
+fn is_qcow2(path: &Path) -> Result<bool> {
     let mut magic = [0; QCOW2_MAGIC.len()];
-    if file.read_exact_at(&mut magic, 0).is_ok() && magic == QCOW2_MAGIC {
-        bail!("a qcow2 image: `qemu-img convert -O raw FILE NEW` makes a raw one of it");
-    }
-    Ok(())
+    let read = File::open(path)?.read_exact_at(&mut magic, 0);
+    Ok(read.is_ok() && magic == QCOW2_MAGIC)
 }
 
 /// What O_DIRECT wants offsets, lengths and memory to be multiples of (statx(2)); Linux knows from 6.1
