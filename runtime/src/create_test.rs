@@ -73,7 +73,7 @@ fn the_file_of_a_disk_is_looked_at() {
     fs::write(&image, "").unwrap();
     std::mem::forget(rewrite_here(path, &given()).unwrap());
     let vm = VmSpec::load(&path.join(VMSPEC)).unwrap();
-    assert_eq!(vm.disks[0].name, format!("disk data ({})", image.display()));
+    assert_eq!(vm.disks[0].name, format!("data ({})", image.display()));
 }
 
 #[test]

@@ -156,7 +156,7 @@ mod tests {
             systemd: true,
             dns: Some(Dns::default()),
             disks: vec![Disk {
-                name: "disk data (/srv/data)".into(),
+                name: "data (/srv/data)".into(),
                 path: "/dev/disks/0".into(),
                 serial: "runq-0".into(),
                 cache: Cache::Writethrough,

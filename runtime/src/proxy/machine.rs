@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use tracing::error;
@@ -84,15 +84,16 @@ pub(crate) fn config(
 /// Opened while this process has the rights for it: the files may be anybody's.
 fn disks(spec: &VmSpec) -> Result<Vec<DeviceSpec>> {
     let disks = spec.disks.iter().map(|disk| {
-        let opened = Disk {
+        let disk = Disk {
+            // The path is one that only this process knows.
+            name: disk.name.clone(),
             path: disk.path.clone(),
             serial: disk.serial.clone(),
             cache: disk.cache,
             read_only: disk.read_only,
-        }
-        .open(spec.cpus);
-        // The path is one that only this process knows.
-        opened.with_context(|| disk.name.clone())
+            format: None,
+        };
+        disk.open(spec.cpus)
     });
     disks.collect()
 }

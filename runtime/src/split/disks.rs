@@ -208,7 +208,7 @@ pub(super) fn of_monitor(disks: &[Disk]) -> Vec<vmspec::Disk> {
             Source::Device(major, minor) => format!("block device {major}:{minor}"),
         };
         vmspec::Disk {
-            name: format!("disk {} ({source})", disk.request.id),
+            name: format!("{} ({source})", disk.request.id),
             path: Disk::place(number).into(),
             serial: Disk::serial(number),
             cache: disk.request.cache,

@@ -99,7 +99,7 @@ fn an_image_is_the_monitors_file_and_the_guests_disk() {
     assert_eq!(
         split.vm.disks,
         [vmspec::Disk {
-            name: "disk data (/srv/a.img)".into(),
+            name: "data (/srv/a.img)".into(),
             path: "/dev/disks/0".into(),
             serial: "runq-0".into(),
             cache: Cache::Writethrough,
@@ -194,7 +194,7 @@ fn a_device_is_the_monitors_node_and_not_the_guests() {
         .collect();
     assert_eq!(
         names,
-        ["disk z (block device 8:16)", "disk a (block device 259:4)"]
+        ["z (block device 8:16)", "a (block device 259:4)"]
     );
     let nodes = split
         .vm

@@ -27,6 +27,7 @@ impl DiskOption {
     /// Names the path and what is wrong with it.
     pub(super) fn device(&self, cpus: u32) -> Result<DeviceSpec> {
         let disk = Disk {
+            name: self.path.display().to_string(),
             path: self.path.clone(),
             serial: self.id.clone(),
             cache: self.cache,

@@ -4,6 +4,7 @@ use super::*;
 
 fn disk(path: &Path) -> Disk {
     Disk {
+        name: path.display().to_string(),
         path: path.to_owned(),
         serial: "runq-0".into(),
         cache: Cache::Writeback,

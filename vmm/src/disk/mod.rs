@@ -30,6 +30,8 @@ pub enum Format {
 /// A disk of the guest's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
+    /// What messages call it.
+    pub name: String,
     /// An image or a block device.
     pub path: PathBuf,
     /// What the guest finds in /sys/block/vdX/serial: at most [`MAX_SERIAL`] bytes.
@@ -46,10 +48,10 @@ impl Disk {
     /// Opens the disk and locks it, for a guest that has `cpus` vCPUs.
     ///
     /// # Errors
-    /// Names the path and what is wrong with it.
+    /// Names the disk and what is wrong with it.
     pub fn open(&self, cpus: u32) -> Result<DeviceSpec> {
         let config = self.config(cpus);
-        let config = config.with_context(|| format!("disk {}", self.path.display()))?;
+        let config = config.with_context(|| format!("disk {}", self.name))?;
         Ok(DeviceSpec::Blk(config))
     }
 
@@ -67,7 +69,7 @@ impl Disk {
         }
         let queues = u16::try_from(cpus).unwrap_or(MAX_QUEUES);
         let mut config = Config {
-            name: self.path.display().to_string(),
+            name: self.name.clone(),
             serial: self.serial.clone(),
             size: 0,
             blocks: self.blocks(&file, block),
