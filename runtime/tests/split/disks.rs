@@ -192,10 +192,7 @@ fn a_device_is_the_monitors_node_and_not_the_guests() {
         .iter()
         .map(|disk| disk.name.as_str())
         .collect();
-    assert_eq!(
-        names,
-        ["z (block device 8:16)", "a (block device 259:4)"]
-    );
+    assert_eq!(names, ["z (block device 8:16)", "a (block device 259:4)"]);
     let nodes = split
         .vm
         .start
