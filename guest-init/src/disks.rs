@@ -44,17 +44,36 @@ pub(crate) struct Disks {
     links: Vec<(String, String)>,
 }
 
-/// Finds all disks, and mounts what is wanted of these: each file system, with its target, is to be given
-/// its place there.
+/// The file system of a disk, which has no place yet.
+pub(crate) struct Mounted<'a> {
+    id: &'a str,
+    /// Where its place is.
+    pub(crate) target: &'a str,
+    tree: Tree,
+}
+
+impl Mounted<'_> {
+    /// Mounts it there.
+    pub(crate) fn attach(self) -> Result<()> {
+        let attached = self.tree.attach(self.target);
+        attached.with_context(|| format!("disk {}", self.id))
+    }
+}
+
+/// Finds all disks, and mounts what is wanted of these, to be attached later.
 ///
 /// Call it while init's /sys and /dev are there.
-pub(crate) fn take(disks: &[Disk]) -> Result<(Disks, Vec<(&str, Tree)>)> {
+pub(crate) fn take(disks: &[Disk]) -> Result<(Disks, Vec<Mounted<'_>>)> {
     let blocks = find(&Path::new(SYSFS).join("block"))?;
     let (mut links, mut mounted) = (Vec::new(), Vec::new());
     for disk in disks {
         let block = named(disk, &blocks)?;
         if let Some(wanted) = &disk.mount {
-            mounted.push((wanted.target.as_str(), mount(disk, wanted, &block.name)?));
+            mounted.push(Mounted {
+                id: &disk.id,
+                target: &wanted.target,
+                tree: mount(disk, wanted, &block.name)?,
+            });
         }
         links.push((disk.id.clone(), block.name.clone()));
     }

@@ -25,6 +25,7 @@ enum Source<'a> {
     FileSystem(&'a FileSystem),
     Optional(&'a FileSystem),
     Bind(Tree),
+    Disk(disks::Mounted<'a>),
 }
 
 /// Makes the command's file systems the only ones that this process sees, and its root the root.
@@ -33,9 +34,10 @@ enum Source<'a> {
 pub(crate) fn enter(start: &Start) -> Result<()> {
     let (root, mut mounts) = take(&start.root, &start.mounts)?;
     let (disks, mounted) = disks::take(&start.disks)?;
-    for (target, tree) in mounted {
+    for disk in mounted {
+        let target = disk.target;
         let position = before_those_below(mounts.iter().map(|(target, _)| *target), target);
-        mounts.insert(position, (target, Source::Bind(tree)));
+        mounts.insert(position, (target, Source::Disk(disk)));
     }
     let terminals = Tree::copy(AT_FDCWD, TERMINALS)?;
     let resolv_conf = start.resolv_conf.as_deref().map(resolv_conf).transpose()?;
@@ -135,6 +137,7 @@ fn resolv_conf(contents: &str) -> Result<Tree> {
 fn place(target: &str, source: Source) -> Result<()> {
     match source {
         Source::Bind(tree) => tree.attach(target),
+        Source::Disk(disk) => disk.attach(),
         Source::FileSystem(fs) => mount_file_system(target, fs),
         Source::Optional(fs) => match mount_file_system(target, fs) {
             Err(error) if error.downcast_ref() == Some(&Errno::ENODEV) => Ok(()),
