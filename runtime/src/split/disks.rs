@@ -110,8 +110,9 @@ fn volume(request: Request, mount: &Mount, value: &Value, host: &Host) -> Result
     let device = match host.files.get(&source) {
         Some(Ok(FileKind::Regular)) => None,
         Some(Ok(FileKind::Block { major, minor })) => Some((*major, *minor)),
+        // Not "is a directory": dockerd would take that for a lack of permission, and say so.
         Some(Ok(FileKind::Directory)) => bail!(
-            "{path}: {name} is a directory, and a disk is a file or a block device (Docker makes a directory \
+            "{path}: the directory {name} is no disk: a file or a block device is allowed (Docker makes a directory \
              where there is nothing: remove it, and make the disk's file)"
         ),
         Some(Ok(FileKind::Other)) => {

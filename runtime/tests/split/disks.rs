@@ -268,8 +268,8 @@ fn what_is_no_disk_on_the_host_is_refused() {
     for (source, told) in [
         (
             "/srv/folder",
-            "/srv/folder is a directory, and a disk is a file or a block device (Docker makes a directory where \
-             there is nothing: remove it, and make the disk's file)",
+            "the directory /srv/folder is no disk: a file or a block device is allowed (Docker makes a directory \
+             where there is nothing: remove it, and make the disk's file)",
         ),
         (
             "/dev/null",

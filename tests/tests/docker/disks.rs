@@ -229,7 +229,7 @@ fn what_is_no_disk_is_refused() {
     let nothing = format!("{}:/dev/runq/data/none", images.path("nothing"));
     refused(
         &["-v", &nothing],
-        &["/dev/runq/data/none", "is a directory", "Docker makes"],
+        &["/dev/runq/data/none", "is no disk", "Docker makes"],
     );
     let mode = format!("{image}:/dev/runq/data/fast");
     refused(
