@@ -10,7 +10,7 @@ use vmm::disk::Cache;
 use super::*;
 
 /// A host on which there are an image, a block device, and what is neither.
-fn host_with_files() -> Host {
+pub(super) fn host_with_files() -> Host {
     let block = FileKind::Block { major: 7, minor: 3 };
     let files = [
         ("/srv/a.img", Ok(FileKind::Regular)),
@@ -29,26 +29,31 @@ fn host_with_files() -> Host {
     }
 }
 
-fn volume(source: &str, destination: &str, options: &[&str]) -> Value {
+pub(super) fn volume(source: &str, destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": "bind", "source": source, "options": options})
 }
 
-fn block(path: &str, major: u32, minor: u32) -> Value {
+pub(super) fn block(path: &str, major: u32, minor: u32) -> Value {
     json!({"path": path, "type": "b", "major": major, "minor": minor, "fileMode": 432, "gid": 6})
 }
 
 fn with(mounts: &[Value], devices: &[Value]) -> Value {
-    changed(|config| {
-        for mount in mounts {
-            push(&mut config["mounts"], mount.clone());
-        }
-        for device in devices {
-            push(&mut config["linux"]["devices"], device.clone());
-            let (major, minor) = (&device["major"], &device["minor"]);
-            let rule = json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": "rwm"});
-            push(&mut config["linux"]["resources"]["devices"], rule);
-        }
-    })
+    add(config("run"), mounts, devices)
+}
+
+/// A configuration with these mounts and devices, and the rules that Docker makes for devices.
+pub(super) fn add(mut config: Value, mounts: &[Value], devices: &[Value]) -> Value {
+    for mount in mounts {
+        push(&mut config["mounts"], mount.clone());
+    }
+    for device in devices {
+        push(&mut config["linux"]["devices"], device.clone());
+        let (major, minor) = (&device["major"], &device["minor"]);
+        let rule =
+            json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": "rwm"});
+        push(&mut config["linux"]["resources"]["devices"], rule);
+    }
+    config
 }
 
 fn split_of(config: &Value) -> Split {

@@ -88,11 +88,15 @@ proptest! {
 
     #[test]
     fn no_value_at_any_place_is_more_than_refused(which in any::<Index>(), value in anything()) {
-        let mut config = config("detach");
+        let mut config = disks::add(
+            config("detach"),
+            &[disks::volume("/srv/a.img", "/dev/runq/a/none/ext4/a", &["rbind", "ro"])],
+            &[disks::block("/dev/runq/b/unsafe", 8, 16)],
+        );
         let all = all_pointers(&config);
         *config.pointer_mut(which.get(&all).as_str()).unwrap() = value;
         let dns = given(&[("dns", "::1"), ("tmpfs", "/tmp"), ("runqenv", "1")]);
-        if let Err(error) = split(&config, &dns, &host()) {
+        if let Err(error) = split(&config, &dns, &disks::host_with_files()) {
             let text = format!("{error:#}");
             prop_assert!(!text.is_empty() && !text.contains('\n'), "{}", text);
         }
