@@ -90,7 +90,7 @@ impl Played {
     /// Waits for the connection.
     fn step(&mut self) -> Result<(), channel::Error> {
         let mut wanted = PollFlags::IN;
-        wanted.set(PollFlags::OUT, self.0.wants().1);
+        wanted.set(PollFlags::OUT, !self.0.is_idle());
         poll(&mut [PollFd::new(self.0.socket(), wanted)], None).unwrap();
         self.0.flush()?;
         self.0.fill()
