@@ -149,8 +149,11 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
     /// Decrypts `bytes` into the decoder.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            // A slice always gives something, and what comes of it is taken out at once.
-            self.tls.read_tls(&mut bytes)?;
+            // There is always room, because what comes of it is taken out at once. Nothing is taken only
+            // behind the other end's last word: that is ignored (RFC 8446, section 6.1).
+            if self.tls.read_tls(&mut bytes)? == 0 {
+                break;
+            }
             let state = match self.tls.process_new_packets() {
                 Ok(state) => state,
                 Err(error) => {
@@ -191,3 +194,7 @@ fn closed_or(error: io::Error) -> Error {
 #[cfg(test)]
 #[path = "channel_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_test.rs"]
+mod hostile;
