@@ -77,6 +77,17 @@ impl Played {
         Ok(())
     }
 
+    /// Says it completely, and does not listen meanwhile.
+    pub(crate) fn only_say(&mut self, message: &FromAgent) -> Result<(), channel::Error> {
+        self.0.send(message)?;
+        while !self.0.is_idle() {
+            let mut polled = [PollFd::new(self.0.socket(), PollFlags::OUT)];
+            poll(&mut polled, None).unwrap();
+            self.0.flush()?;
+        }
+        Ok(())
+    }
+
     /// The next message.
     pub(crate) fn hear(&mut self) -> Result<ToAgent, channel::Error> {
         loop {
