@@ -22,8 +22,8 @@ pub struct DeviceKind {
     /// What the device asks of the kernel on the event loop's thread, beside what the loop itself
     /// does and [`crate::seccomp::ANY_THREAD`].
     pub system_calls: &'static [c_long],
-    /// The requests to ioctl(2) that it makes there.
-    pub requests: &'static [u64],
+    /// The requests to ioctl(2) that it makes there: one list for each part of it that makes some.
+    pub requests: &'static [&'static [u64]],
 }
 
 /// What a device is; the same for as long as it lives.

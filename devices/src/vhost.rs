@@ -22,16 +22,28 @@ use crate::Memory;
 use crate::device::{Activation, DeviceError, Traits, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
 
-/// Requests of linux/vhost.h, for the filters of system calls.
+/// `VHOST_GET_FEATURES` of linux/vhost.h.
 pub(crate) const GET_FEATURES: u64 = ioctl_expr(_IOC_READ, VHOST, 0x00, 8);
-pub(crate) const SET_FEATURES: u64 = request::<u64>(0x00);
-pub(crate) const SET_OWNER: u64 = ioctl_expr(_IOC_NONE, VHOST, 0x01, 0);
-pub(crate) const SET_MEM_TABLE: u64 = request::<vhost_memory>(0x03);
-pub(crate) const SET_VRING_NUM: u64 = request::<vhost_vring_state>(0x10);
-pub(crate) const SET_VRING_ADDR: u64 = request::<vhost_vring_addr>(0x11);
-pub(crate) const SET_VRING_BASE: u64 = request::<vhost_vring_state>(0x12);
-pub(crate) const SET_VRING_KICK: u64 = request::<vhost_vring_file>(0x20);
-pub(crate) const SET_VRING_CALL: u64 = request::<vhost_vring_file>(0x21);
+/// Requests of linux/vhost.h that every such device makes, for the filters of system calls.
+pub(crate) const REQUESTS: [u64; 9] = [
+    GET_FEATURES,
+    // VHOST_SET_FEATURES
+    request::<u64>(0x00),
+    // VHOST_SET_OWNER
+    ioctl_expr(_IOC_NONE, VHOST, 0x01, 0),
+    // VHOST_SET_MEM_TABLE
+    request::<vhost_memory>(0x03),
+    // VHOST_SET_VRING_NUM
+    request::<vhost_vring_state>(0x10),
+    // VHOST_SET_VRING_ADDR
+    request::<vhost_vring_addr>(0x11),
+    // VHOST_SET_VRING_BASE
+    request::<vhost_vring_state>(0x12),
+    // VHOST_SET_VRING_KICK
+    request::<vhost_vring_file>(0x20),
+    // VHOST_SET_VRING_CALL
+    request::<vhost_vring_file>(0x21),
+];
 
 /// The number of a request that reads a `T`.
 pub(crate) const fn request<T>(number: u32) -> u64 {

@@ -45,7 +45,7 @@ impl DeviceCalls {
     /// Those of one more device.
     pub(crate) fn add(&mut self, kind: &DeviceKind) {
         self.calls.extend(kind.system_calls);
-        self.requests.extend(kind.requests);
+        self.requests.extend(kind.requests.concat());
     }
 }
 

@@ -1,7 +1,8 @@
 //! Messages over TLS, between the agent in the guest and its clients on the host.
 //!
 //! Both ends show a certificate of one authority ([`identity`]). A [`Channel`] never waits: who uses
-//! it does, in poll(2) or epoll(7), for what [`Channel::wants`] says.
+//! it does, in poll(2) or epoll(7): always until the socket can be read, and until it can be written
+//! unless it [`Channel::is_idle`].
 #![forbid(unsafe_code)]
 
 mod identity;
@@ -82,12 +83,8 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
         self.tls.is_handshaking()
     }
 
-    /// Whether to wait until the socket can be read, and written.
-    pub fn wants(&self) -> (bool, bool) {
-        (true, self.tls.wants_write())
-    }
-
-    /// Whether all that was sent is in the socket: time to send more.
+    /// Whether all that was sent is in the socket: time to send more. Until then the socket is to be
+    /// written to, too.
     pub fn is_idle(&self) -> bool {
         !self.tls.wants_write()
     }
@@ -152,8 +149,11 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
     /// Decrypts `bytes` into the decoder.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            // A slice always gives something, and what comes of it is taken out at once.
-            self.tls.read_tls(&mut bytes)?;
+            // There is always room, because what comes of it is taken out at once. Nothing is taken only
+            // behind the other end's last word: that is ignored (RFC 8446, section 6.1).
+            if self.tls.read_tls(&mut bytes)? == 0 {
+                break;
+            }
             let state = match self.tls.process_new_packets() {
                 Ok(state) => state,
                 Err(error) => {
@@ -194,3 +194,7 @@ fn closed_or(error: io::Error) -> Error {
 #[cfg(test)]
 #[path = "channel_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_test.rs"]
+mod hostile;

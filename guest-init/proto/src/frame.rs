@@ -190,3 +190,7 @@ impl<M: Message> Default for Decoder<M> {
 #[cfg(test)]
 #[path = "frame_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "frame_fuzz.rs"]
+mod fuzz;

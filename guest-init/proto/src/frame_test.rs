@@ -71,7 +71,7 @@ fn disk() -> impl Strategy<Value = Disk> {
     })
 }
 
-fn capabilities() -> impl Strategy<Value = Capabilities> {
+pub(super) fn capabilities() -> impl Strategy<Value = Capabilities> {
     any::<[u64; 5]>().prop_map(|[bounding, effective, inheritable, permitted, ambient]| {
         Capabilities {
             bounding,
@@ -87,11 +87,11 @@ fn instruction() -> impl Strategy<Value = FilterInstruction> {
     any::<(u16, u8, u8, u32)>().prop_map(|(code, jt, jf, k)| FilterInstruction { code, jt, jf, k })
 }
 
-fn window() -> impl Strategy<Value = WindowSize> {
+pub(super) fn window() -> impl Strategy<Value = WindowSize> {
     any::<(u16, u16)>().prop_map(|(rows, cols)| WindowSize { rows, cols })
 }
 
-fn rlimit() -> impl Strategy<Value = Rlimit> {
+pub(super) fn rlimit() -> impl Strategy<Value = Rlimit> {
     let resource = prop_oneof![
         Just(Resource::As),
         Just(Resource::Nofile),
@@ -104,7 +104,7 @@ fn rlimit() -> impl Strategy<Value = Rlimit> {
     })
 }
 
-fn user() -> impl Strategy<Value = User> {
+pub(super) fn user() -> impl Strategy<Value = User> {
     (any::<u32>(), any::<u32>(), vec(any::<u32>(), 0..5)).prop_map(|(uid, gid, additional_gids)| {
         User {
             uid,
@@ -344,7 +344,7 @@ fn round_trip<M: Message + PartialEq + std::fmt::Debug>(messages: &[M]) {
 }
 
 /// A frame with this body.
-fn frame(body: &[u8]) -> Vec<u8> {
+pub(super) fn frame(body: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
     frame.extend_from_slice(body);
     frame

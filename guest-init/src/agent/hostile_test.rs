@@ -1,7 +1,10 @@
 //! Clients that break the rules, or never say anything.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use channel::Error;
 use proptest::prelude::*;
@@ -40,6 +43,34 @@ fn those_who_say_nothing_lock_out_nobody() {
         // The oldest were dropped, the latest not yet.
         assert_eq!(silent[0].read(&mut [0]).unwrap_or_default(), 0);
         drop(silent);
+        is_well(guest, idle);
+    });
+}
+
+/// Without a pause, and each for a moment only.
+#[test]
+fn a_flood_of_those_who_say_nothing_locks_out_nobody() {
+    let name = "agent::hostile::a_flood_of_those_who_say_nothing_locks_out_nobody";
+    with_guest(name, sleeper(), |guest| {
+        let idle = guest.idle_descriptors();
+        let over = Arc::new(AtomicBool::new(false));
+        let floods: Vec<_> = (0..4)
+            .map(|_| {
+                let (over, path) = (Arc::clone(&over), guest.socket.clone());
+                std::thread::spawn(move || {
+                    let mut silent = VecDeque::new();
+                    while !over.load(Ordering::Relaxed) {
+                        silent.push_back(UnixStream::connect(&path).unwrap());
+                        silent.drain(..silent.len().saturating_sub(100));
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..10 {
+            assert_eq!(guest.shell("echo served").stdout, "served\n");
+        }
+        over.store(true, Ordering::Relaxed);
+        floods.into_iter().for_each(|flood| flood.join().unwrap());
         is_well(guest, idle);
     });
 }

@@ -65,7 +65,7 @@ pub(super) struct Guest {
     init: pid_t,
     pub(super) command: pid_t,
     pub(super) agent: pid_t,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
     authority: String,
     client: Pair,
 }

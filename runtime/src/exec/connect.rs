@@ -305,7 +305,7 @@ pub(super) fn receive(
 /// Whether the connection is ready, and whether the container has ended.
 fn wait(agent: &Agent, container: &Container, time: Option<Duration>) -> io::Result<(bool, bool)> {
     let mut wanted = PollFlags::IN;
-    wanted.set(PollFlags::OUT, agent.wants().1);
+    wanted.set(PollFlags::OUT, !agent.is_idle());
     let mut polled = [
         PollFd::new(agent.socket(), wanted),
         PollFd::new(&container.process, PollFlags::IN),

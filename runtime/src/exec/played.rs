@@ -77,6 +77,17 @@ impl Played {
         Ok(())
     }
 
+    /// Says it completely, and does not listen meanwhile.
+    pub(crate) fn only_say(&mut self, message: &FromAgent) -> Result<(), channel::Error> {
+        self.0.send(message)?;
+        while !self.0.is_idle() {
+            let mut polled = [PollFd::new(self.0.socket(), PollFlags::OUT)];
+            poll(&mut polled, None).unwrap();
+            self.0.flush()?;
+        }
+        Ok(())
+    }
+
     /// The next message.
     pub(crate) fn hear(&mut self) -> Result<ToAgent, channel::Error> {
         loop {
@@ -90,7 +101,7 @@ impl Played {
     /// Waits for the connection.
     fn step(&mut self) -> Result<(), channel::Error> {
         let mut wanted = PollFlags::IN;
-        wanted.set(PollFlags::OUT, self.0.wants().1);
+        wanted.set(PollFlags::OUT, !self.0.is_idle());
         poll(&mut [PollFd::new(self.0.socket(), wanted)], None).unwrap();
         self.0.flush()?;
         self.0.fill()

@@ -47,6 +47,8 @@ pub struct Relay<S> {
     exited: Option<u8>,
     /// A signal that ends a process could not be passed on.
     interrupted: bool,
+    /// The command is to hear that nobody reads what it writes.
+    unread: bool,
 }
 
 /// What is waited for.
@@ -69,6 +71,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
             terminal: streams.terminal,
             exited: None,
             interrupted: false,
+            unread: false,
         }
     }
 
@@ -209,11 +212,18 @@ impl<S: Read + Write + AsFd> Relay<S> {
         }
     }
 
-    /// Writes to an output. What happens to a command's write to a pipe that nobody reads happens to
-    /// this one: SIGPIPE.
+    /// Writes to an output.
     fn write(&mut self, at: usize) -> Result<(), Error> {
         let closed = self.outputs.get_mut(at).map(Output::write);
-        if closed == Some(Written::Closed) && self.exited.is_none() {
+        self.unread |= closed == Some(Written::Closed);
+        self.tell_unread()
+    }
+
+    /// What happens to a command's write to a pipe that nobody reads happens to this one: SIGPIPE. Once
+    /// the connection has room for it, so that an agent that only talks does not fill our memory.
+    fn tell_unread(&mut self) -> Result<(), Error> {
+        if self.unread && self.exited.is_none() && self.agent.is_idle() {
+            self.unread = false;
             self.agent.send(&ToAgent::Signal(libc::SIGPIPE))?;
         }
         Ok(())
@@ -223,6 +233,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
     fn talk(&mut self, ready: PollFlags) -> Result<(), Error> {
         if ready.contains(PollFlags::OUT) {
             self.agent.flush()?;
+            self.tell_unread()?;
         }
         if ready.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
             return Err(Error::Closed);
@@ -262,9 +273,8 @@ impl<S: Read + Write + AsFd> Relay<S> {
 
     fn print(&mut self, at: usize, bytes: &[u8]) -> Result<usize, Error> {
         let output = self.outputs.get_mut(at);
-        if output.is_some_and(|output| !output.push(bytes)) {
-            self.agent.send(&ToAgent::Signal(libc::SIGPIPE))?;
-        }
+        self.unread |= output.is_some_and(|output| !output.push(bytes));
+        self.tell_unread()?;
         Ok(bytes.len())
     }
 }

@@ -174,6 +174,28 @@ fn a_pipe_that_nobody_reads_is_the_commands() {
 }
 
 #[test]
+fn an_agent_that_only_talks_is_not_answered_without_end() {
+    let mut around = Around::new(false);
+    assert_eq!(around.hear(), ToAgent::StdinEnd);
+    drop(around.stdout);
+    // The socket takes answers to a few hundred.
+    let count = 5000;
+    for _ in 0..count {
+        let output = FromAgent::Stdout(b"y\n".to_vec());
+        around.agent.only_say(&output).unwrap();
+    }
+    pthread_kill(around.thread, Signal::SIGUSR1).unwrap();
+    let mut answers = 0;
+    while around.agent.hear().unwrap() == ToAgent::Signal(libc::SIGPIPE) {
+        answers += 1;
+    }
+    assert!((1..count / 2).contains(&answers), "{answers}");
+    let end = FromAgent::Exited { code: 141 };
+    around.agent.say(&end).unwrap();
+    assert_eq!(around.relay.join().unwrap(), 141);
+}
+
+#[test]
 fn an_agent_that_talks_nonsense_is_left() {
     let mut around = Around::new(false);
     around.say(FromAgent::hello("again"));

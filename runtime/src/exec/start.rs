@@ -7,6 +7,8 @@ use super::connect::{Agent, Container, Silence, explain, receive};
 
 /// How init says that no file of the PATH is the command (`guest-init/src/lookup.rs`).
 const NOT_FOUND: &str = "executable file not found in ";
+/// How it begins to say that a command cannot be where it should (`guest-init/src/rights.rs`).
+const DIRECTORY: &str = "working directory ";
 
 /// A command that could not be started: the code that a shell would give, and one line.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,11 @@ pub fn start(agent: &mut Agent, container: &Container, exec: Exec) -> Result<()>
 fn refused(code: u8, message: &str, command: &str) -> Refused {
     let message = if code == 127 && message.contains(NOT_FOUND) {
         format!("exec: {command:?}: {NOT_FOUND}$PATH")
+    } else if let Some((directory, reason)) = message
+        .strip_prefix(DIRECTORY)
+        .and_then(|rest| rest.rsplit_once(": "))
+    {
+        format!("chdir to cwd ({directory:?}) set in config.json failed: {reason}")
     } else if matches!(code, 126 | 127) {
         format!("exec: {message}")
     } else {
@@ -69,6 +76,11 @@ mod tests {
         assert_eq!(
             refused(126, "/etc: permission denied", "/etc").message,
             "exec: /etc: permission denied"
+        );
+        let nowhere = "working directory /no: where: no such file or directory";
+        assert_eq!(
+            refused(127, nowhere, "sh").message,
+            "chdir to cwd (\"/no: where\") set in config.json failed: no such file or directory"
         );
         let other = refused(1, "no memory", "sh");
         assert_eq!((other.code, other.message.as_str()), (1, "no memory"));

@@ -49,6 +49,12 @@ enum Verb {
     Stuck { to: String, port: u32 },
     /// Kill a process that has a connection: one here in the middle of an exchange, then one there
     Kill { to: String, port: u32 },
+    /// Connect so many times, say nothing, and stay until killed; says `half`, and then `all`
+    Crowd {
+        to: String,
+        port: u32,
+        connections: usize,
+    },
     /// Keep the standard input, until killed; says `held`
     Hold,
 }
@@ -111,12 +117,15 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Halves { to, port } => halves(&(to, port))?,
         Verb::Stuck { to, port } => stuck(&(to, port))?,
         Verb::Kill { to, port } => kill(&(to, port))?,
-        Verb::Hold => {
-            println!("held");
-            loop {
-                thread::park();
-            }
+        Verb::Crowd {
+            to,
+            port,
+            connections,
+        } => {
+            let _crowd = crowd(&(to, port), connections)?;
+            stay("all");
         }
+        Verb::Hold => stay("held"),
     }
     println!("ok");
     Ok(())
@@ -304,6 +313,34 @@ fn kill(to: &Server) -> Result<()> {
         Ok(0) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
         other => bail!("after the end: {other:?}"),
+    }
+}
+
+/// Connections that say nothing. A guest that is not as fast refuses some: they are made again.
+fn crowd(to: &Server, connections: usize) -> Result<Vec<UnixStream>> {
+    let mut refused = 0;
+    let mut crowd = Vec::new();
+    while crowd.len() < connections {
+        match open(to) {
+            Ok(connection) => crowd.push(connection),
+            Err(_) if refused < connections => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        if crowd.len() == connections / 2 {
+            println!("half");
+        }
+    }
+    eprintln!("vsockcheck: {refused} connections were refused");
+    Ok(crowd)
+}
+
+fn stay(word: &str) -> ! {
+    println!("{word}");
+    loop {
+        thread::park();
     }
 }
 

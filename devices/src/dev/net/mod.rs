@@ -46,18 +46,8 @@ pub const KIND: DeviceKind = DeviceKind {
     id: VIRTIO_ID_NET as u16,
     system_calls: &[],
     requests: &[
-        tap::SET_OFFLOAD,
-        tap::SET_QUEUE,
-        kernel::NET_SET_BACKEND,
-        vhost::GET_FEATURES,
-        vhost::SET_FEATURES,
-        vhost::SET_OWNER,
-        vhost::SET_MEM_TABLE,
-        vhost::SET_VRING_NUM,
-        vhost::SET_VRING_ADDR,
-        vhost::SET_VRING_BASE,
-        vhost::SET_VRING_KICK,
-        vhost::SET_VRING_CALL,
+        &[tap::SET_OFFLOAD, tap::SET_QUEUE, kernel::NET_SET_BACKEND],
+        &vhost::REQUESTS,
     ],
 };
 

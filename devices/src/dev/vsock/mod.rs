@@ -57,19 +57,7 @@ pub const KIND: DeviceKind = DeviceKind {
         libc::SYS_shutdown,
         libc::SYS_poll,
     ],
-    requests: &[
-        libc::FIONBIO,
-        kernel::SET_RUNNING,
-        vhost::GET_FEATURES,
-        vhost::SET_FEATURES,
-        vhost::SET_OWNER,
-        vhost::SET_MEM_TABLE,
-        vhost::SET_VRING_NUM,
-        vhost::SET_VRING_ADDR,
-        vhost::SET_VRING_BASE,
-        vhost::SET_VRING_KICK,
-        vhost::SET_VRING_CALL,
-    ],
+    requests: &[&[libc::FIONBIO, kernel::SET_RUNNING], &vhost::REQUESTS],
 };
 
 /// Section 5.10.2: the queues.

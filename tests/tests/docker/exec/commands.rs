@@ -32,6 +32,7 @@ fn a_command_has_what_the_container_has() {
     assert_output(&shell(&container, &[], passwd), "");
     assert_output(&shell(&container, &[], "echo $HOME"), "/root\n");
     end_codes(&container);
+    says_what_runc_says(&container);
     rights(&container);
     users(&container);
     assert_output(&exec(&container, &["-w", "/etc"], &["pwd"]), "/etc\n");
@@ -77,6 +78,23 @@ fn end_codes(container: &Container) {
             "{done:?}"
         );
     }
+}
+
+/// What a user of Docker sees of a command that cannot be where it should is the same in both runtimes.
+fn says_what_runc_says(container: &Container) {
+    let beside = format!("{}-runc", container.name());
+    let run = format!("docker run -d --name {beside} busybox sleep 100000");
+    script(&run).unwrap();
+    for directory in ["/nowhere", "/bin/sh"] {
+        let told = |name: &str| {
+            let exec = format!("docker exec -w {directory} {name} true 2>&1 || echo $?");
+            script(&exec).unwrap()
+        };
+        let ours = told(container.name());
+        assert!(ours.contains(directory), "{ours}");
+        assert_eq!(ours, told(&beside));
+    }
+    script(&format!("docker rm -f {beside}")).unwrap();
 }
 
 /// Of the container's process, and of a command beside it.

@@ -1,5 +1,6 @@
 //! Commands beside the container's: `docker exec`, health checks, `docker top`, `runq-exec`.
 
+mod agent;
 mod commands;
 mod disabled;
 mod health;

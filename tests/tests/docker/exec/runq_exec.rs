@@ -1,6 +1,7 @@
 //! `runq-exec`, which needs no Docker daemon to carry the bytes, and its certificates.
 
-use tests::docker::{ROOT, docker, script};
+use rustix::process::Signal;
+use tests::docker::{Container, ROOT, docker, script};
 use tests::guest::Guest;
 use tests::guest::terminal::{self, Terminal};
 
@@ -51,6 +52,7 @@ fn runq_exec_runs_commands() {
         .stdin("bytes\0");
     assert_output(&cat.launch().unwrap().wait().unwrap(), "bytes\0");
     on_a_terminal(&program, name);
+    leaves_nothing(&program, &container);
     refusals(name);
     certificates(name);
 }
@@ -67,12 +69,30 @@ fn on_a_terminal(program: &str, name: &str) {
     run.wait_for("ready\r\n").unwrap();
     assert!(run.terminal().unwrap().mode().unwrap().is_raw());
     run.terminal().unwrap().resize(50, 132).unwrap();
-    run.signal(rustix::process::Signal::WINCH).unwrap();
+    run.signal(Signal::WINCH).unwrap();
     run.wait_for("now 50 132\r\n").unwrap();
     run.write("quit\r").unwrap();
     let done = run.wait().unwrap();
     assert_code(&done, 5);
     assert!(!done.mode.unwrap().is_raw(), "{done:?}");
+}
+
+/// Of a client that is killed: neither a command that ends with its terminal, nor one that does not.
+fn leaves_nothing(program: &str, container: &Container) {
+    for (number, trap) in [("6161", ""), ("6262", "trap '' HUP; ")] {
+        let command = format!("{trap}echo here; exec sleep {number}");
+        let client = Guest::program(program).args([container.name(), "sh", "-c", &command]);
+        let mut client = client.launch().unwrap();
+        client.wait_for("here\n").unwrap();
+        let table = container.docker(&["top"]).unwrap();
+        assert!(table.contains(&format!("sleep {number}")), "{table}");
+        client.signal(Signal::KILL).unwrap();
+        assert_eq!(client.wait().unwrap().signal(), Some(9));
+        let gone = format!("while ps | grep -q '[s]leep {number}'; do :; done");
+        assert_output(&shell(container, &["-u", "0"], &gone), "");
+    }
+    let table = container.docker(&["top"]).unwrap();
+    assert!(!table.contains("sleep 6"), "{table}");
 }
 
 fn refusals(name: &str) {
