@@ -71,7 +71,7 @@ fn a_disk_keeps_what_is_written_in_every_cache_mode() {
             cd /sys/block/$disk
             mode=$(cat serial)
             echo $mode $(cat ro) $(cat size) $(cat queue/write_cache)
-            mkdir /mnt/$mode
+            mkdir -p /mnt/$mode
             mount -t ext4 /dev/$disk /mnt/$mode
             seq 100000 | tee /mnt/$mode/numbers | md5sum
             umount /mnt/$mode
@@ -101,6 +101,8 @@ struct Loop(String);
 
 impl Loop {
     fn of(image: &Path) -> Self {
+        // A module that is there already, or built in, is none to load.
+        let _ = Command::new("modprobe").arg("loop").status();
         let args = ["--find", "--show", "--sector-size", "4096", text(image)];
         Self(host("losetup", &args).trim().to_owned())
     }
@@ -125,6 +127,7 @@ fn a_block_device_is_a_disk() {
         cd /sys/block/vda
         echo $(cat size) $(cat queue/logical_block_size) $(ls mq | wc -l)
         mkfs.ext2 -b 4096 /dev/vda >/dev/null
+        mkdir /mnt
         mount -t ext2 /dev/vda /mnt
         seq 100000 >/mnt/numbers
         umount /mnt
@@ -143,7 +146,9 @@ fn what_is_no_disk_is_told_before_the_guest_boots() {
     let folder = TempDir::new().unwrap();
     let image = ext4(&folder, "image");
     let device = Loop::of(&image);
-    host("mount", &[&device.0, "/mnt"]);
+    let mounted = folder.path().join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    host("mount", &[&device.0, text(&mounted)]);
     let missing = folder.path().join("missing");
     let cases = [
         (text(&missing), "No such file or directory"),
@@ -161,7 +166,7 @@ fn what_is_no_disk_is_told_before_the_guest_boots() {
         let done = guest.option("--disk", disk).shell("echo never").unwrap();
         (done, disk.to_owned(), expected)
     });
-    host("umount", &["/mnt"]);
+    host("umount", &[text(&mounted)]);
     for (done, disk, expected) in results {
         assert_code(&done, 1);
         let stderr = done.stderr();
@@ -200,16 +205,10 @@ fn an_image_has_one_writer() {
         "{done:?}"
     );
     // QEMU is told the same.
-    if let Ok(done) = Command::new("qemu-img")
-        .args(["info", text(&image)])
-        .output()
-    {
-        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(
-            stderr.contains("Failed to get shared \"write\" lock"),
-            "{stderr}"
-        );
-    }
+    let write = ["-f", "raw", "-c", "write 0 512", text(&image)];
+    let qemu = Command::new("qemu-io").args(write).output().unwrap();
+    let stderr = String::from_utf8_lossy(&qemu.stderr).into_owned();
+    assert!(stderr.contains("Failed to get \"write\" lock"), "{stderr}");
     first.signal(Signal::KILL).unwrap();
     assert_eq!(first.wait().unwrap().signal(), Some(9));
     let (done, _rootfs) = second();
