@@ -14,15 +14,15 @@ use crate::{assert_code, assert_silent, busybox};
 const NUMBERS_MD5: &str = "dea9193b768319cbb4ff1a137ac03113";
 
 /// What `seq 100000` prints.
-fn numbers() -> String {
+pub(crate) fn numbers() -> String {
     (1..=100_000).map(|number| format!("{number}\n")).collect()
 }
 
-const MODES: [&str; 4] = ["none", "writeback", "writethrough", "unsafe"];
+pub(crate) const MODES: [&str; 4] = ["none", "writeback", "writethrough", "unsafe"];
 
 /// Runs a program of the host. Returns what it printed.
 #[track_caller]
-fn host(program: &str, args: &[&str]) -> String {
+pub(crate) fn host(program: &str, args: &[&str]) -> String {
     let done = Command::new(program).args(args).output().unwrap();
     let (out, err) = (done.stdout, done.stderr);
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -35,11 +35,11 @@ fn host(program: &str, args: &[&str]) -> String {
 fn ext4(folder: &TempDir, name: &str) -> PathBuf {
     let path = folder.path().join(name);
     File::create(&path).unwrap().set_len(16 << 20).unwrap();
-    host("mke2fs", &["-q", "-t", "ext4", text(&path)]);
+    host("mke2fs", &["-q", "-t", "ext4", "-b", "4096", text(&path)]);
     path
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -126,7 +126,7 @@ fn a_block_device_is_a_disk() {
     let script = r#"
         cd /sys/block/vda
         echo $(cat size) $(cat queue/logical_block_size) $(ls mq | wc -l)
-        mkfs.ext2 -b 4096 /dev/vda >/dev/null
+        busybox mke2fs -b 4096 /dev/vda >/dev/null
         mkdir /mnt
         mount -t ext2 /dev/vda /mnt
         seq 100000 >/mnt/numbers

@@ -10,6 +10,7 @@ mod container;
 mod disks;
 mod endings;
 mod environment;
+mod images;
 mod kernels;
 mod network;
 mod observation;

@@ -21,8 +21,8 @@ const DOES: i64 = 100;
 /// The first byte for what it does not want others to do (RAW_LOCK_SHARED_BASE).
 const REFUSES: i64 = 200;
 
-/// Locks an image, which is open for reading at least. Who reads it lets others read it; who writes it
-/// has it alone.
+/// Locks an image, which is open for reading at least. Nobody wants others to write to it, so that one
+/// who does has it alone.
 ///
 /// # Errors
 /// When another user of the image is in the way.
@@ -32,22 +32,18 @@ pub(crate) fn lock(file: &File, writable: bool) -> Result<()> {
     } else {
         &[READ]
     };
-    let refuses = if writable {
-        &[READ, WRITE, RESIZE][..]
-    } else {
-        &[WRITE, RESIZE]
-    };
+    let refuses = [WRITE, RESIZE];
     // Locked before it is looked at: of two at once, one at least finds the other.
     for &what in does {
         hold(file, DOES + what)?;
     }
-    for &what in refuses {
+    for what in refuses {
         hold(file, REFUSES + what)?;
     }
     for &what in does {
         look(file, REFUSES + what)?;
     }
-    for &what in refuses {
+    for what in refuses {
         look(file, DOES + what)?;
     }
     Ok(())
