@@ -16,6 +16,7 @@ mod device_loop;
 pub mod disk;
 pub mod exit;
 mod filters;
+mod heap;
 pub mod immediate_exit;
 pub mod kvm;
 pub mod kvm_stats;

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::device_loop::{DeviceLoop, DeviceThreads};
 use crate::exit::Exit;
 use crate::filters::{self, DeviceCalls};
+use crate::heap;
 use crate::immediate_exit;
 use crate::kvm;
 use crate::kvm_stats::KvmStats;
@@ -87,6 +88,7 @@ impl<B: Board> Vm<B> {
     /// # Errors
     /// One chain of causes that names the object and what was attempted.
     pub fn on(kvm: &Kvm, mut config: Config) -> Result<Self> {
+        heap::share();
         let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
         let (mut control, console) = command::connect(&config, event_loop.stopper())?;
         let progress = control.progress();

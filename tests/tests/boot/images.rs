@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
-use tests::guest::Guest;
+use tests::guest::{Guest, Kernel};
 
 use crate::disks::{MODES, host, numbers, text};
 use crate::{assert_code, assert_silent, busybox};
@@ -42,7 +42,7 @@ fn qcow2_images_are_disks() {
     let folder = TempDir::new().unwrap();
     let folder = folder.path();
     let (base, compressed) = (folder.join("base"), folder.join("compressed"));
-    fs::write(&base, [b'x'; 16 << 20]).unwrap();
+    fs::write(&base, vec![b'x'; 16 << 20]).unwrap();
     let convert = ["convert", "-c", "-f", "raw", "-O", "qcow2", text(&base)];
     host("qemu-img", &[&convert[..], &[text(&compressed)]].concat());
     let (_rootfs, mut guest) = busybox();
@@ -92,7 +92,7 @@ fn qcow2_images_are_disks() {
         assert!(host("debugfs", &["-R", "cat numbers", text(&raw)]) == numbers());
     }
     // What others stand on is as it was.
-    assert!(fs::read(&base).unwrap() == [b'x'; 16 << 20]);
+    assert!(fs::read(&base).unwrap() == vec![b'x'; 16 << 20]);
     host(
         "qemu-img",
         &["compare", "-q", text(&base), text(&compressed)],
@@ -129,7 +129,9 @@ fn an_image_is_as_small_as_what_is_in_it() {
 #[ignore = "boots a guest: make test"]
 fn load_is_verified() {
     let folder = TempDir::new().unwrap();
-    let mut guest = Guest::bare().unwrap().option("--rootfs", "/");
+    let (kernel, initrd) = Kernel::Lean.files().unwrap();
+    let guest = Guest::bare().unwrap().option("--rootfs", "/");
+    let mut guest = guest.option("--kernel", kernel).option("--initrd", initrd);
     let qcow2 = folder.path().join("qcow2");
     host(
         "qemu-img",
