@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::mount::MsFlags;
 use proto::RootDisk;
 use rustix::fs::{Dir, Mode, OFlags, fstatvfs, fsync, openat, syncfs};
 use rustix::io::Errno;
@@ -63,8 +64,8 @@ enum State {
 pub(crate) fn open(wanted: &RootDisk, device: &str, image: &Tree) -> Result<Tree> {
     mount(device)
         .and_then(|tree| {
-            let disk = tree.directory()?;
-            fill(&disk, image, wanted)?;
+            image.restrict(MsFlags::MS_RDONLY)?;
+            fill(&tree.directory()?, &image.directory()?, wanted)?;
             Ok(tree)
         })
         .with_context(|| format!("root disk {}", wanted.id))
@@ -93,7 +94,7 @@ fn is_ext(disk: &File) -> io::Result<bool> {
     }
 }
 
-fn fill(disk: &OwnedFd, image: &Tree, wanted: &RootDisk) -> Result<()> {
+fn fill(disk: &OwnedFd, image: &OwnedFd, wanted: &RootDisk) -> Result<()> {
     match state(disk)? {
         State::Complete => return Ok(()),
         State::Begun => {
@@ -102,11 +103,9 @@ fn fill(disk: &OwnedFd, image: &Tree, wanted: &RootDisk) -> Result<()> {
         }
         State::Empty => mark(disk, BEGUN)?,
     }
-    image.restrict(nix::mount::MsFlags::MS_RDONLY)?;
-    let image = image.directory()?;
-    let exclusions = Exclusions::find(&image, &wanted.exclude)?;
+    let exclusions = Exclusions::find(image, &wanted.exclude)?;
     let mut progress = Progress::new(&wanted.id);
-    let copied = copy::tree(&image, disk, exclusions, &mut progress)
+    let copied = copy::tree(image, disk, exclusions, &mut progress)
         .and_then(|()| syncfs(disk).context("write to the disk"));
     copied.map_err(|error| explain(error, disk, &progress))?;
     progress.tell("all");
