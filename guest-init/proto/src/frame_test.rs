@@ -9,7 +9,7 @@ use crate::exec::Agent;
 use crate::{
     Address, Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Interface,
     MacAddress, Mount, MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource,
-    Rlimit, Root, Route, Start, User, WindowSize,
+    Rlimit, Root, RootDisk, Route, Start, User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
