@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use proto::{Device, Disk, DiskMount};
+use rustix::mount::MountAttrFlags;
 
 use crate::devices;
 use crate::mounts::{SYSFS, create_directory};
@@ -82,6 +83,13 @@ pub(crate) fn take(disks: &[Disk]) -> Result<(Disks, Vec<Mounted<'_>>)> {
 }
 
 impl Disks {
+    /// The node, in init's /dev, of the disk with this ID.
+    pub(crate) fn node(&self, id: &str) -> Result<String> {
+        let mut links = self.links.iter();
+        let found = links.find_map(|(named, name)| (named == id).then(|| format!("/dev/{name}")));
+        found.with_context(|| format!("disk {id}: it is not among the container's disks"))
+    }
+
     /// Makes nodes and links, in the command's root.
     pub(crate) fn publish(&self) -> Result<()> {
         devices::create(&self.nodes)?;
@@ -174,7 +182,11 @@ fn named<'a>(disk: &Disk, blocks: &'a [Block]) -> Result<&'a Block> {
 
 fn mount(disk: &Disk, wanted: &DiskMount, name: &str) -> Result<Tree> {
     let DiskMount { fstype, target } = wanted;
-    Tree::of_device(fstype, &format!("/dev/{name}"), disk.read_only).map_err(|errno| {
+    let mut options = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if disk.read_only {
+        options |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    Tree::of_device(fstype, &format!("/dev/{name}"), options).map_err(|errno| {
         let hint = hint(errno, fstype);
         anyhow!(errno).context(format!(
             "disk {}: mount {fstype} on {target}{hint}",
@@ -184,7 +196,7 @@ fn mount(disk: &Disk, wanted: &DiskMount, name: &str) -> Result<Tree> {
 }
 
 /// What the user can do about it.
-fn hint(errno: Errno, fstype: &str) -> String {
+pub(crate) fn hint(errno: Errno, fstype: &str) -> String {
     match errno {
         Errno::EINVAL => format!(
             " (there is no such file system on the disk: name the one that it has, or make one on the host \

@@ -26,6 +26,7 @@ mod process;
 mod reap;
 mod rights;
 mod root;
+mod root_disk;
 mod stdio;
 mod syscalls;
 mod sysctl;

@@ -11,7 +11,7 @@ use proto::{FileSystem, Mount, Mountable, Root, Start};
 
 use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
 use crate::tree::{self, Tree};
-use crate::{devices, disks, hide};
+use crate::{devices, disks, hide, root_disk};
 
 /// Where the root's file system is mounted until all that is wanted has been taken from it.
 const FILES: &str = "/files";
@@ -32,8 +32,11 @@ enum Source<'a> {
 ///
 /// Call it in the command's namespaces: /proc, /dev/mqueue and cgroup file systems show those.
 pub(crate) fn enter(start: &Start) -> Result<()> {
-    let (root, mut mounts) = take(&start.root, &start.mounts)?;
+    let (mut root, mut mounts) = take(&start.root, &start.mounts)?;
     let (disks, mounted) = disks::take(&start.disks)?;
+    if let Some(wanted) = &start.root_disk {
+        root = root_disk::open(wanted, &disks.node(&wanted.id)?, &root)?;
+    }
     for disk in mounted {
         let target = disk.target;
         let position = before_those_below(mounts.iter().map(|(target, _)| *target), target);

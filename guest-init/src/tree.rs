@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::mount::MsFlags;
 use nix::unistd::{chroot, fchdir};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -36,19 +37,21 @@ impl Tree {
             .map_err(|error| anyhow!(errno(error)).context(format!("bind mount of {path:?}")))
     }
 
-    /// The file system on a device, whose set-user-id programs and device nodes are none.
+    /// The file system on a device, with these options.
     ///
     /// # Errors
     /// As mount(2): ENODEV if the kernel does not know the type, EINVAL if the device has another one.
-    pub(crate) fn of_device(fstype: &str, device: &str, read_only: bool) -> Result<Self, Errno> {
+    pub(crate) fn of_device(
+        fstype: &str,
+        device: &str,
+        options: MountAttrFlags,
+    ) -> Result<Self, Errno> {
         let mount = || {
             let fs = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
             fsconfig_set_string(&fs, "source", device)?;
-            let mut options = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-            if read_only {
-                // The file system itself, which would write to the disk otherwise, and the mount.
+            if options.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+                // The file system itself, too, which would write to the disk otherwise.
                 fsconfig_set_flag(&fs, "ro")?;
-                options |= MountAttrFlags::MOUNT_ATTR_RDONLY;
             }
             fsconfig_create(&fs)?;
             fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, options)
@@ -60,6 +63,13 @@ impl Tree {
     /// guest's kernel makes mounts when they are first used, with the options of the one that they are in.
     pub(crate) fn restrict(&self, flags: MsFlags) -> Result<()> {
         Ok(syscalls::add_mount_flags(&self.0, flags.bits(), true)?)
+    }
+
+    /// A descriptor of the directory that it begins with, by which its files can be reached.
+    pub(crate) fn directory(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(&self.0, ".", flags, Mode::empty())
+            .map_err(|error| anyhow!(errno(error)).context("open the directory"))
     }
 
     /// Mounts it on a path, which is created if it is missing: a directory, or an empty file.
@@ -149,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_file_system_that_the_kernel_does_not_know_is_no_mount() {
-        let error = Tree::of_device("nosuchfs", "/dev/null", false).err();
+        let error = Tree::of_device("nosuchfs", "/dev/null", MountAttrFlags::empty()).err();
         // Who may not mount is told nothing else.
         assert!(
             matches!(error, Some(Errno::ENODEV | Errno::EPERM)),
@@ -158,15 +168,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_a_device_has_no_devices_and_is_read_only_if_that_is_asked() {
-        for read_only in [false, true] {
+    fn what_is_on_a_device_has_the_options_that_are_asked() {
+        let no_devices = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        for (options, restricted, read_only) in [
+            (MountAttrFlags::empty(), false, false),
+            (no_devices, true, false),
+            (no_devices | MountAttrFlags::MOUNT_ATTR_RDONLY, true, true),
+        ] {
             // A file system that takes any source for one.
-            let tree = match Tree::of_device("tmpfs", "/dev/null", read_only) {
+            let tree = match Tree::of_device("tmpfs", "/dev/null", options) {
                 Err(Errno::EPERM) => return eprintln!("skipped: mounting needs root"),
                 tree => tree.unwrap(),
             };
             let flags = fstatvfs(&tree.0).unwrap().flags();
-            assert!(flags.contains(FsFlags::ST_NOSUID | FsFlags::ST_NODEV));
+            assert_eq!(flags.contains(FsFlags::ST_NOSUID), restricted);
+            assert_eq!(flags.contains(FsFlags::ST_NODEV), restricted);
             assert!(!flags.contains(FsFlags::ST_NOEXEC));
             assert_eq!(flags.contains(FsFlags::ST_RDONLY), read_only);
         }

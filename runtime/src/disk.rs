@@ -59,7 +59,8 @@ fn parts(path: &str) -> Result<Request> {
     })
 }
 
-fn check_id(id: &str) -> Result<()> {
+/// Refuses an ID that no disk can have.
+pub(crate) fn check_id(id: &str) -> Result<()> {
     ensure!(
         !id.is_empty(),
         "the disk's ID is missing: {FOLDER}/ID/CACHE or {FOLDER}/ID/CACHE/FSTYPE/MOUNTPOINT is a disk's path"

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
+use proto::RootDisk;
 use vmm::{CpuFeatures, MIN_RAM};
 
+use crate::disk;
 use crate::resolv_conf::{Dns, Server};
 
 /// Whether an option is followed by a value.
@@ -50,11 +52,10 @@ const MOST_MEMORY: u64 = 64 << 20;
 const MOST_CPUS: u32 = 1024;
 
 /// What is not supported yet. A container that asks for it is refused.
-const NOT_YET: [(&str, &str); 3] = [
-    ("9pcache", "RUNQ_9PCACHE"),
-    ("", "RUNQ_ROOTDISK"),
-    ("", "RUNQ_APUUID"),
-];
+const NOT_YET: [(&str, &str); 2] = [("9pcache", "RUNQ_9PCACHE"), ("", "RUNQ_APUUID")];
+
+/// The variable that names the disk that the root is on.
+pub(crate) const ROOT_DISK: &str = "RUNQ_ROOTDISK";
 
 /// Checked options of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct Options {
     pub environment_file: bool,
     /// Switches for CPU features, as [`CpuFeatures`] reads them.
     pub cpu_features: String,
+    /// The disk that the root is on, by its ID; whether the container has it is not known here.
+    pub root_disk: Option<RootDisk>,
     /// The command is systemd.
     pub systemd: bool,
     /// Further commands can be run in the container.
@@ -102,9 +105,10 @@ impl Options {
                 (LEAST_MEMORY, MOST_MEMORY),
             )?,
             dns: dns(&source)?,
-            tmpfs: source.paths("tmpfs")?,
+            tmpfs: source.paths("tmpfs", &[])?,
             environment_file: source.flag("runqenv", "RUNQ_RUNQENV")?,
             cpu_features: cpu_features(&source)?,
+            root_disk: root_disk(&source)?,
             systemd: source.flag("", "RUNQ_SYSTEMD")?,
             exec: !source.flag("noexec", "RUNQ_NOEXEC")?,
             log: source
@@ -121,6 +125,18 @@ fn cpu_features(source: &Source) -> Result<String> {
     };
     CpuFeatures::parse(setting.value).map_err(|error| anyhow!("{setting}: {error}"))?;
     Ok(setting.value.to_owned())
+}
+
+fn root_disk(source: &Source) -> Result<Option<RootDisk>> {
+    let setting = source.find("", &[ROOT_DISK]);
+    let Some(setting) = setting.filter(|setting| !setting.value.is_empty()) else {
+        return Ok(None);
+    };
+    disk::check_id(setting.value).map_err(|error| anyhow!("{setting}: {error}"))?;
+    Ok(Some(RootDisk {
+        id: setting.value.to_owned(),
+        exclude: source.paths("", &["RUNQ_ROOTDISK_EXCLUDE"])?,
+    }))
 }
 
 /// The option and the variables of each part of resolv.conf.
@@ -272,9 +288,9 @@ impl<'a> Source<'a> {
             .collect()
     }
 
-    fn paths(&self, option: &'a str) -> Result<Vec<String>> {
+    fn paths(&self, option: &'a str, variables: &[&'a str]) -> Result<Vec<String>> {
         let mut paths = Vec::new();
-        for (setting, path) in self.list(option, &[]) {
+        for (setting, path) in self.list(option, variables) {
             let plain = path.split('/').all(|name| !matches!(name, "." | ".."));
             ensure!(
                 path.starts_with('/') && path != "/" && plain,

@@ -22,6 +22,7 @@ fn the_defaults_are_those_of_the_documentation() {
             tmpfs: Vec::new(),
             environment_file: false,
             cpu_features: "host".into(),
+            root_disk: None,
             systemd: false,
             exec: true,
             log: None,
@@ -93,10 +94,6 @@ fn what_is_not_there_yet_is_refused() {
     assert_eq!(
         error(&[("9pcache", "none")], &[]),
         "--9pcache none: not supported yet"
-    );
-    assert_eq!(
-        error(&[], &["RUNQ_ROOTDISK=root"]),
-        "RUNQ_ROOTDISK=root: not supported yet"
     );
     assert_eq!(
         error(&[], &["RUNQ_APUUID=1"]),
@@ -176,4 +173,34 @@ fn name_servers_can_be_containers() {
 fn paths_lose_slashes_at_their_ends() {
     let options = read(&[("tmpfs", "/tmp/,/var/tmp")], &[]).unwrap();
     assert_eq!(options.tmpfs, ["/tmp", "/var/tmp"]);
+}
+
+#[test]
+fn a_root_disk_has_the_id_of_a_disk_and_paths_that_are_not_copied() {
+    let read = |environment: &[_]| read(&[], environment).unwrap().root_disk;
+    let root_disk = |id: &str, exclude: &[&str]| {
+        let exclude = exclude.iter().map(ToString::to_string).collect();
+        let id = id.to_owned();
+        Some(RootDisk { id, exclude })
+    };
+    assert_eq!(read(&["RUNQ_ROOTDISK=a-B_1"]), root_disk("a-B_1", &[]));
+    let exclude = "RUNQ_ROOTDISK_EXCLUDE=/var/cache/,/srv";
+    assert_eq!(
+        read(&["RUNQ_ROOTDISK=root", exclude]),
+        root_disk("root", &["/var/cache", "/srv"])
+    );
+    assert_eq!(read(&["RUNQ_ROOTDISK=", exclude]), None);
+    assert_eq!(read(&[exclude]), None);
+
+    assert_eq!(
+        error(&[], &["RUNQ_ROOTDISK=a b"]),
+        "RUNQ_ROOTDISK=a b: disk ID \"a b\": 1 to 36 of a-z, A-Z, 0-9, - and _ are allowed"
+    );
+    for exclude in ["srv", "/srv/../etc", "/", "/a,b"] {
+        let exclude = format!("RUNQ_ROOTDISK_EXCLUDE={exclude}");
+        assert_eq!(
+            error(&[], &["RUNQ_ROOTDISK=root", &exclude]),
+            format!("{exclude}: absolute paths without dots, separated by commas, are allowed")
+        );
+    }
 }

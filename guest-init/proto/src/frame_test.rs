@@ -9,7 +9,7 @@ use crate::exec::Agent;
 use crate::{
     Address, Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Interface,
     MacAddress, Mount, MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource,
-    Rlimit, Root, Route, Start, User, WindowSize,
+    Rlimit, Root, RootDisk, Route, Start, User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -246,6 +246,10 @@ fn agent() -> impl Strategy<Value = Agent> {
     })
 }
 
+fn root_disk() -> impl Strategy<Value = RootDisk> {
+    (".*", vec(".*", 0..3)).prop_map(|(id, exclude)| RootDisk { id, exclude })
+}
+
 fn start() -> impl Strategy<Value = Start> {
     let paths = || vec(".*", 0..3);
     (
@@ -253,7 +257,7 @@ fn start() -> impl Strategy<Value = Start> {
         vec(mount(), 0..4),
         (
             vec(device(), 0..3),
-            vec(disk(), 0..3),
+            (vec(disk(), 0..3), option::of(root_disk())),
             vec(interface(), 0..3),
             vec(packet_rule(), 0..3),
         ),
@@ -267,7 +271,7 @@ fn start() -> impl Strategy<Value = Start> {
             |(
                 root,
                 mounts,
-                (devices, disks, interfaces, packet_rules),
+                (devices, (disks, root_disk), interfaces, packet_rules),
                 (resolver, resolv_conf, hostname),
                 sysctls,
                 paths,
@@ -278,6 +282,7 @@ fn start() -> impl Strategy<Value = Start> {
                 mounts,
                 devices,
                 disks,
+                root_disk,
                 interfaces,
                 packet_rules,
                 resolver,

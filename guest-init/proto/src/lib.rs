@@ -34,7 +34,7 @@ pub use network::{Address, Interface, MacAddress, PacketRule, Resolver, Route};
 pub use plug::Plug;
 pub use start::{
     Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Mount, MountFlags,
-    Mountable, Process, Resource, Rlimit, Root, Start, User, WindowSize,
+    Mountable, Process, Resource, Rlimit, Root, RootDisk, Start, User, WindowSize,
 };
 
 use serde::{Deserialize, Serialize};

@@ -22,6 +22,8 @@ pub struct Start {
     pub devices: Vec<Device>,
     /// The command's disks, in order. The guest may have others, of which the command sees the nodes.
     pub disks: Vec<Disk>,
+    /// The one of the disks that the root is on; unset: it is where [`Start::root`] says.
+    pub root_disk: Option<RootDisk>,
     /// Network interfaces beside the loopback one, set up before the command starts.
     pub interfaces: Vec<Interface>,
     /// The packet filter's rules, in an order in which each can be added. A kernel that does not take
@@ -235,6 +237,18 @@ pub struct DiskMount {
     /// As [`Mount::target`]. It is mounted before those of [`Start::mounts`] and [`Start::disks`] that are
     /// below it, and else after them, so that it covers one at the same place.
     pub target: String,
+}
+
+/// A root on a disk with an ext2 or ext4 file system. The first boot copies the files of
+/// [`Root::path`] there; what is mounted in the root stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootDisk {
+    /// [`Disk::id`] of the disk, which can be written and is not mounted elsewhere.
+    pub id: String,
+    /// Absolute paths in the root that are not copied: a directory is made, but empty.
+    #[serde(default)]
+    pub exclude: Vec<String>,
 }
 
 /// User and groups of a process.

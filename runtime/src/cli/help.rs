@@ -23,6 +23,8 @@ Options, for all containers; the variable in a container's environment comes bef
   --tmpfs /A,/B                           a tmpfs there, unless the container has a mount there
   --runqenv           RUNQ_RUNQENV        write the container's environment to /.runqenv
   --noexec            RUNQ_NOEXEC         nobody may run further commands in the VM
+                      RUNQ_ROOTDISK       ID of the container's disk that the root is on
+                      RUNQ_ROOTDISK_EXCLUDE  absolute paths that are not copied there
                       RUNQ_SYSTEMD        the command is systemd
                       RUNQ_LOG            print the monitor's log to stderr, for example debug
   --nestedvm                              accepted for compatibility: nothing needs to be set

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Mount, Spec};
-use proto::DiskMount;
+use proto::{DiskMount, RootDisk};
 use serde_json::{Value, json};
 
 use super::guest_mounts;
 use crate::disk::{self, Request};
 use crate::host::{FileKind, Host};
+use crate::options::ROOT_DISK;
 use crate::spec::is_bind;
 use crate::vmspec;
 
@@ -75,6 +76,35 @@ pub(super) fn take(config: &mut Value, spec: &Spec, host: &Host) -> Result<Vec<D
     )?;
     check(&disks)?;
     Ok(disks)
+}
+
+/// Refuses a root on what is none of these disks, or on one that cannot have it.
+///
+/// # Errors
+/// One line that names the variable, the disk, and what to do.
+pub(super) fn check_root(root: Option<&RootDisk>, disks: &[Disk]) -> Result<()> {
+    let Some(RootDisk { id, .. }) = root else {
+        return Ok(());
+    };
+    let disk = disks.iter().find(|disk| disk.request.id == *id);
+    let Some(disk) = disk else {
+        bail!(
+            "{ROOT_DISK}={id}: the container has no disk with this ID: give it one, as \
+             `--volume FILE:/dev/runq/{id}/none`"
+        );
+    };
+    ensure!(
+        !disk.read_only,
+        "{ROOT_DISK}={id}: the disk is read-only, but the image's files are copied to it: leave out `:ro` (or give \
+         a `--device` the rights `rwm`)"
+    );
+    if let Some(DiskMount { fstype, target }) = &disk.request.mount {
+        let target = target.escape_debug();
+        bail!(
+            "{ROOT_DISK}={id}: the disk is mounted on {target}, too: leave out /{fstype}{target} behind its cache mode"
+        );
+    }
+    Ok(())
 }
 
 /// Removes those items from a list, which reads as `typed`, that `take` takes.

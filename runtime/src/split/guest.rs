@@ -106,6 +106,7 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
         mounts: guest_mounts::translate(mounts, options.systemd)?,
         devices: devices(linux).context("linux.devices")?,
         disks: Vec::new(),
+        root_disk: options.root_disk.clone(),
         // The monitor finds them in its namespace.
         interfaces: Vec::new(),
         packet_rules: Vec::new(),

@@ -79,6 +79,7 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
     let mut added = additions::add(config, &spec, &options, host);
     let spec = spec::read(&added.config).context("config.json")?;
     let disks = disks::take(&mut added.config, &spec, host)?;
+    disks::check_root(options.root_disk.as_ref(), &disks)?;
     let spec = spec::read(&added.config).context("config.json")?;
     let sizes = resources::Sizes::of(&spec, &options, host)?;
     let mut split = Split {

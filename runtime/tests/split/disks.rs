@@ -378,7 +378,7 @@ proptest! {
             prop_assert_eq!(host.cache, cache);
             prop_assert_eq!((host.read_only, guest.read_only), (read_only && !is_device, read_only && !is_device));
             prop_assert_eq!(&host.path, &PathBuf::from(format!("/dev/disks/{number}")));
-            let begin = format!("disk {} (", guest.id);
+            let begin = format!("{} (", guest.id);
             prop_assert!(host.name.starts_with(&begin));
             let target = guest.mount.as_ref().map(|mount| mount.target.clone());
             prop_assert_eq!(target, Some(format!("/{}", guest.id)));

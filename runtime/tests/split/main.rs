@@ -3,6 +3,7 @@
 
 mod disks;
 mod properties;
+mod root_disk;
 mod rules;
 
 use std::collections::BTreeMap;

@@ -11,26 +11,26 @@ use crate::refusals::refused;
 use crate::{assert_code, assert_output};
 
 /// Files that become disks, on a file system that knows O_DIRECT.
-struct Images(TempDir);
+pub(crate) struct Images(TempDir);
 
 impl Images {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir_in("/var/tmp").unwrap())
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// An empty file of so many MiB.
-    fn blank(&self, name: &str, mib: u64) -> String {
+    pub(crate) fn blank(&self, name: &str, mib: u64) -> String {
         let path = self.path(name);
         fs::File::create(&path).unwrap().set_len(mib << 20).unwrap();
         path
     }
 
     /// A file with a file system that this program makes.
-    fn formatted(&self, name: &str, mib: u64, mkfs: &str) -> String {
+    pub(crate) fn formatted(&self, name: &str, mib: u64, mkfs: &str) -> String {
         let path = self.blank(name, mib);
         script(&format!("{mkfs} {path}")).unwrap();
         path
@@ -55,7 +55,7 @@ impl Drop for Loop {
 
 /// Asserts that an ext4 file system was unmounted, and is as it should be.
 #[track_caller]
-fn assert_clean(image: &str) {
+pub(crate) fn assert_clean(image: &str) {
     let features = script(&format!("dumpe2fs -h {image} 2>/dev/null | grep features")).unwrap();
     assert!(!features.contains("needs_recovery"), "{image}: {features}");
     script(&format!("e2fsck -f -n {image}")).unwrap();

@@ -14,6 +14,7 @@ mod network;
 mod packages;
 mod process;
 mod refusals;
+mod root_disk;
 mod several;
 mod volumes;
 
