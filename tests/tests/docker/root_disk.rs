@@ -123,7 +123,7 @@ fn what_is_written_to_the_root_stays() {
     assert_output(&done, "by exec\n0\n1\n");
 
     let options = ["--rm", "-v", &volume, "--read-only", "--network", "none"];
-    let write = "echo x 2>/dev/null >/kept || cat /kept";
+    let write = "(echo x >/kept) 2>/dev/null || cat /kept";
     let done = run(&Container::new().unwrap(), "busybox", &options, write);
     assert_output(&done, "by exec\n");
 }
