@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use tracing::debug;
 
 use super::calls;
@@ -40,10 +41,10 @@ impl Engine {
     /// For at most `calls` calls at once.
     pub(super) fn new(contents: Contents, direct: bool, calls: u16) -> Self {
         let ring = match &contents {
-            Contents::Raw(file) => Ring::new(file, calls)
+            Contents::Raw(file) if !is_memory(file) => Ring::new(file, calls)
                 .inspect_err(|error| debug!("disks without io_uring: {error}"))
                 .ok(),
-            Contents::Image(_) => None,
+            _ => None,
         };
         Self {
             contents,
@@ -51,6 +52,15 @@ impl Engine {
             direct,
             completed: VecDeque::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_ring(file: File, calls: u16) -> io::Result<Self> {
+        let ring = Some(Ring::new(&file, calls)?);
+        Ok(Self {
+            ring,
+            ..Self::without_ring(file)
+        })
     }
 
     #[cfg(test)]
@@ -120,6 +130,12 @@ impl Engine {
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         self.ring.as_ref().map(AsRawFd::as_raw_fd)
     }
+}
+
+/// Whether a file is in memory, where nothing is to wait for. The file system of such files does not tell
+/// io_uring so, which hands each call to a thread of the kernel's.
+fn is_memory(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC)
 }
 
 /// io_uring hands writes into the page cache to a thread of the kernel's, one after the other: copying

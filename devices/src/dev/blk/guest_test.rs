@@ -64,8 +64,9 @@ impl Made {
     pub(super) fn driver_of(self, file: File) -> Driver {
         let config = config(file.try_clone().unwrap(), &self);
         let mut disk = Blk::new(config).unwrap();
-        let has_ring = disk.engine.descriptor().is_some();
-        assert!(has_ring, "this host has no io_uring");
+        // Of files in memory and others.
+        let engine = Engine::with_ring(file.try_clone().unwrap(), MAX_UNDER_WAY);
+        disk.engine = engine.expect("this host has no io_uring");
         if let Some(image) = self.image {
             disk.engine = Engine::new(Contents::Image(Box::new(image)), false, MAX_UNDER_WAY);
         } else if !self.ring {
