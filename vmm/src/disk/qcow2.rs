@@ -12,10 +12,8 @@ use imago::{
     format::{Format, gate::ImplicitOpenGate},
 };
 
+use super::backing::MAX_BACKING;
 use super::{lock, qcow2_check};
-
-/// The most images that one stands on.
-const MAX_BACKING: usize = 16;
 
 /// Opens an image whose file is open already, and is locked, with what it stands on.
 ///
