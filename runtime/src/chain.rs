@@ -12,7 +12,7 @@ use vmm::disk::{MAX_BACKING, backing_file};
 /// An image, qcow2 or raw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    /// The file's name, without its directory. No backing file has the same.
+    /// The file's name, without its directory. No backing file has the same: the image would stand on itself.
     pub name: String,
     /// What it stands on, from the top.
     pub backing: Vec<Backing>,
@@ -42,7 +42,7 @@ pub(crate) fn look(path: &Path) -> Result<Image> {
     while let Some(name) = stands_on(&above.1, &above.0)? {
         let found = beside(folder, &name)
             .and_then(|path| {
-                // One that comes round again ends here, too: nothing below the bound has its name twice.
+                // This is the end of images that stand on themselves, too.
                 ensure!(
                     image.backing.len() < MAX_BACKING,
                     "more images below each other than the {MAX_BACKING} that are allowed: `qemu-img convert` makes \
