@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::certs::Certificates;
+use crate::chain::{self, Image};
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::process::{Resource, getrlimit};
@@ -56,11 +57,11 @@ pub struct Host {
 }
 
 /// What a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "major and minor number, as mknod(2) has them")]
 pub enum FileKind {
-    /// A file with contents.
-    Regular,
+    /// A file with contents, which are those of an image.
+    Regular(Image),
     /// A block device.
     Block { major: u32, minor: u32 },
     /// A directory.
@@ -122,12 +123,13 @@ pub fn probe(bundle: &Path, container: &str, root: &Path) -> Result<Host> {
     })
 }
 
-/// Looks at what a path leads to.
+/// Looks at what a path leads to, and at what that stands on.
 pub(crate) fn look(path: &str) -> Result<FileKind, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     let kind = metadata.file_type();
     Ok(if kind.is_file() {
-        FileKind::Regular
+        let image = chain::look(Path::new(path));
+        FileKind::Regular(image.map_err(|error| format!("{error:#}"))?)
     } else if kind.is_dir() {
         FileKind::Directory
     } else if kind.is_block_device() {
@@ -237,12 +239,24 @@ mod tests {
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         fs::write(path("file"), "").unwrap();
         std::os::unix::fs::symlink("file", path("link")).unwrap();
-        assert_eq!(look(&path("file")), Ok(FileKind::Regular));
-        assert_eq!(look(&path("link")), Ok(FileKind::Regular));
+        let image = Image {
+            name: "file".into(),
+            backing: Vec::new(),
+        };
+        for name in ["file", "link"] {
+            assert_eq!(look(&path(name)), Ok(FileKind::Regular(image.clone())));
+        }
         assert_eq!(look(&path("")), Ok(FileKind::Directory));
         assert_eq!(look("/dev/null"), Ok(FileKind::Other));
         let error = look(&path("nothing")).unwrap_err();
         assert_eq!(error, "No such file or directory (os error 2)");
+        // A qcow2 image, cut off.
+        fs::write(path("cut"), b"QFI\xfb").unwrap();
+        let error = look(&path("cut")).unwrap_err();
+        assert!(
+            error.starts_with("image \"cut\": its header is cut off: "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! runc then starts `proxy` as the container's first process, which runs the VM.
 
 pub mod certs;
+pub mod chain;
 pub mod check;
 pub mod cli;
 pub mod create;

@@ -24,8 +24,8 @@ pub const SYS: &str = "/run/sys";
 /// The folder that `proxy` shares with the guest: `root`, and `volumes/0` and so on.
 pub const SHARE: &str = "/run/share";
 
-/// The folder in which `proxy` finds disks: `0` and so on. It is in /dev because that alone may have device
-/// nodes, and is not shared with the guest.
+/// The folder in which `proxy` finds disks: each in one of its own, `0` and so on, with what it stands on. It is
+/// in /dev because that alone may have device nodes, and is not shared with the guest.
 pub const DISKS: &str = "/dev/disks";
 
 /// Tag of that virtio-fs share.
@@ -157,7 +157,7 @@ mod tests {
             dns: Some(Dns::default()),
             disks: vec![Disk {
                 name: "data (/srv/data)".into(),
-                path: "/dev/disks/0".into(),
+                path: "/dev/disks/0/data".into(),
                 serial: "runq-0".into(),
                 cache: Cache::Writethrough,
                 read_only: true,

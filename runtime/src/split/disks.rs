@@ -9,6 +9,7 @@ use proto::{DiskMount, RootDisk};
 use serde_json::{Value, json};
 
 use super::guest_mounts;
+use crate::chain::Image;
 use crate::disk::{self, Request};
 use crate::host::{FileKind, Host};
 use crate::options::ROOT_DISK;
@@ -30,8 +31,10 @@ pub(super) struct Disk {
 /// What it is on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
-    /// A path, and its numbers if that is a block device.
-    Path(String, Option<(u32, u32)>),
+    /// A file's path, and what is known of the image in it.
+    Image(String, Image),
+    /// A block device's path and numbers.
+    Block(String, u32, u32),
     /// A block device, of which only the numbers are known.
     Device(u32, u32),
 }
@@ -137,9 +140,9 @@ fn volume(request: Request, mount: &Mount, value: &Value, host: &Host) -> Result
     );
     let source = host.resolve(value["source"].as_str().unwrap_or_default());
     let name = source.escape_debug();
-    let device = match host.files.get(&source) {
-        Some(Ok(FileKind::Regular)) => None,
-        Some(Ok(FileKind::Block { major, minor })) => Some((*major, *minor)),
+    let source = match host.files.get(&source) {
+        Some(Ok(FileKind::Regular(image))) => Source::Image(source, image.clone()),
+        Some(Ok(FileKind::Block { major, minor })) => Source::Block(source, *major, *minor),
         // Not "is a directory": dockerd would take that for a lack of permission, and say so.
         Some(Ok(FileKind::Directory)) => bail!(
             "{path}: the directory {name} is no disk: a file or a block device is allowed (Docker makes a directory \
@@ -154,7 +157,7 @@ fn volume(request: Request, mount: &Mount, value: &Value, host: &Host) -> Result
     Ok(Disk {
         request,
         read_only: guest_mounts::is_read_only(mount),
-        source: Source::Path(source, device),
+        source,
     })
 }
 
@@ -219,28 +222,64 @@ impl Disk {
         format!("runq-{number}")
     }
 
-    fn place(number: usize) -> String {
-        format!("{}/{number}", vmspec::DISKS)
+    /// Where the monitor has it. An image is by its own name beside those that it stands on: none of them has
+    /// the same.
+    fn place(&self, number: usize) -> String {
+        let name = match &self.source {
+            Source::Image(_, image) => &image.name,
+            Source::Block(..) | Source::Device(..) => DEVICE,
+        };
+        place(number, name)
     }
 
     fn device(&self) -> Option<(u32, u32)> {
         match self.source {
-            Source::Path(_, device) => device,
-            Source::Device(major, minor) => Some((major, minor)),
+            Source::Image(..) => None,
+            Source::Block(_, major, minor) | Source::Device(major, minor) => Some((major, minor)),
         }
     }
+
+    /// runc's mounts for it, of which the last ones are what it stands on.
+    fn mounts(&self, number: usize) -> Vec<Value> {
+        let access = self.read_only.then_some("ro");
+        let bind = |name: &str, source: &str, options: &[&str]| {
+            let all = ["bind", "rprivate", "nosuid", "noexec"].iter();
+            let options: Vec<_> = all.chain(options).collect();
+            let destination = place(number, name);
+            json!({"destination": destination, "type": "bind", "source": source, "options": options})
+        };
+        let options = |more| Vec::from_iter(access.into_iter().chain(more));
+        match &self.source {
+            Source::Image(source, image) => {
+                let top = bind(&image.name, source, &options(Some("nodev")));
+                let below = image.backing.iter();
+                let below = below.map(|file| bind(&file.name, &file.path, &["ro", "nodev"]));
+                std::iter::once(top).chain(below).collect()
+            }
+            Source::Block(source, ..) => vec![bind(DEVICE, source, &options(None))],
+            Source::Device(..) => Vec::new(),
+        }
+    }
+}
+
+/// What a block device is called in its disk's directory.
+const DEVICE: &str = "device";
+
+/// A path in a disk's directory.
+fn place(number: usize, name: &str) -> String {
+    format!("{}/{number}/{name}", vmspec::DISKS)
 }
 
 /// As the monitor opens them.
 pub(super) fn of_monitor(disks: &[Disk]) -> Vec<vmspec::Disk> {
     let disks = disks.iter().enumerate().map(|(number, disk)| {
         let source = match &disk.source {
-            Source::Path(path, _) => path.clone(),
+            Source::Image(path, _) | Source::Block(path, ..) => path.clone(),
             Source::Device(major, minor) => format!("block device {major}:{minor}"),
         };
         vmspec::Disk {
             name: format!("{} ({source})", disk.request.id),
-            path: Disk::place(number).into(),
+            path: disk.place(number).into(),
             serial: Disk::serial(number),
             cache: disk.request.cache,
             read_only: disk.read_only,
@@ -262,19 +301,8 @@ pub(super) fn of_guest(disks: &[Disk]) -> Vec<proto::Disk> {
 
 /// runc's mounts that show files and devices of the host to the monitor; its device nodes have to be of use.
 pub(super) fn mounts(disks: &[Disk]) -> impl Iterator<Item = Value> {
-    disks.iter().enumerate().filter_map(|(number, disk)| {
-        let Source::Path(source, _) = &disk.source else {
-            return None;
-        };
-        let options = ["bind", "rprivate", "nosuid", "noexec"].into_iter();
-        let options: Vec<_> = options.chain(disk.read_only.then_some("ro")).collect();
-        Some(json!({
-            "destination": Disk::place(number),
-            "type": "bind",
-            "source": source,
-            "options": options,
-        }))
-    })
+    let disks = disks.iter().enumerate();
+    disks.flat_map(|(number, disk)| disk.mounts(number))
 }
 
 /// runc's device nodes for the monitor.
@@ -284,7 +312,7 @@ pub(super) fn nodes(disks: &[Disk]) -> impl Iterator<Item = Value> {
             return None;
         };
         Some(json!({
-            "path": Disk::place(number),
+            "path": disk.place(number),
             "type": "b",
             "major": major,
             "minor": minor,

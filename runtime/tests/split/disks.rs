@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proto::DiskMount;
+use runtime::chain::Image;
 use runtime::host::FileKind;
 use runtime::vmspec;
 use vmm::disk::Cache;
@@ -12,9 +13,14 @@ use super::*;
 /// A host on which there are an image, a block device, and what is neither.
 pub(super) fn host_with_files() -> Host {
     let block = FileKind::Block { major: 7, minor: 3 };
+    let image = |name: &str| {
+        let name = name.to_owned();
+        let backing = Vec::new();
+        Ok(FileKind::Regular(Image { name, backing }))
+    };
     let files = [
-        ("/srv/a.img", Ok(FileKind::Regular)),
-        ("/run/bundle/b.img", Ok(FileKind::Regular)),
+        ("/srv/a.img", image("a.img")),
+        ("/run/bundle/b.img", image("b.img")),
         ("/dev/loop3", Ok(block)),
         ("/srv/folder", Ok(FileKind::Directory)),
         ("/dev/null", Ok(FileKind::Other)),
@@ -69,7 +75,7 @@ fn refused(config: &Value) -> String {
 }
 
 /// What is at the monitor's places for disks.
-fn places(split: &Split) -> Vec<Value> {
+pub(super) fn places(split: &Split) -> Vec<Value> {
     let mounts = split.runc["mounts"].as_array().unwrap().iter();
     let nodes = split.runc["linux"]["devices"].as_array().unwrap().iter();
     let is_place = |value: &&Value| {
@@ -105,7 +111,7 @@ fn an_image_is_the_monitors_file_and_the_guests_disk() {
         split.vm.disks,
         [vmspec::Disk {
             name: "data (/srv/a.img)".into(),
-            path: "/dev/disks/0".into(),
+            path: "/dev/disks/0/a.img".into(),
             serial: "runq-0".into(),
             cache: Cache::Writethrough,
             read_only: false,
@@ -126,8 +132,8 @@ fn an_image_is_the_monitors_file_and_the_guests_disk() {
     assert_eq!(
         places(&split),
         [json!({
-            "destination": "/dev/disks/0", "type": "bind", "source": "/srv/a.img",
-            "options": ["bind", "rprivate", "nosuid", "noexec"],
+            "destination": "/dev/disks/0/a.img", "type": "bind", "source": "/srv/a.img",
+            "options": ["bind", "rprivate", "nosuid", "noexec", "nodev"],
         })]
     );
     // It is nothing else: no volume, no node, no device that anybody may use.
@@ -187,7 +193,10 @@ fn a_device_is_the_monitors_node_and_not_the_guests() {
     };
     assert_eq!(
         places(&split),
-        [node("/dev/disks/0", 8, 16), node("/dev/disks/1", 259, 4)]
+        [
+            node("/dev/disks/0/device", 8, 16),
+            node("/dev/disks/1/device", 259, 4)
+        ]
     );
     let rule = |major: u32, minor: u32| json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": "rwm"});
     assert_eq!(block_rules(&split), [rule(8, 16), rule(259, 4)]);
@@ -377,7 +386,8 @@ proptest! {
             prop_assert!(host.serial.len() <= vmm::disk::MAX_SERIAL);
             prop_assert_eq!(host.cache, cache);
             prop_assert_eq!((host.read_only, guest.read_only), (read_only && !is_device, read_only && !is_device));
-            prop_assert_eq!(&host.path, &PathBuf::from(format!("/dev/disks/{number}")));
+            let folder = PathBuf::from(format!("/dev/disks/{number}"));
+            prop_assert_eq!(host.path.parent(), Some(&*folder));
             let begin = format!("{} (", guest.id);
             prop_assert!(host.name.starts_with(&begin));
             let target = guest.mount.as_ref().map(|mount| mount.target.clone());

@@ -1,6 +1,7 @@
 //! Configurations that Docker wrote, split: compared with what is checked in, and rule by rule.
 #![allow(clippy::unwrap_used, reason = "it fails the test")]
 
+mod chain;
 mod disks;
 mod properties;
 mod root_disk;

@@ -6,6 +6,7 @@
 
 mod attached;
 mod breakdowns;
+mod chain;
 mod detached;
 mod disks;
 mod exec;

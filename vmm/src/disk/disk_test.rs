@@ -1,4 +1,7 @@
 use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use devices::dev::blk::QCOW2_MAGIC;
 
 use super::*;
 

@@ -1,17 +1,19 @@
 //! The host's side of a guest's disks.
 
+mod backing;
 mod lock;
 mod qcow2;
 mod qcow2_check;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+pub use backing::{MAX_BACKING, backing_file};
 use devices::dev::DeviceSpec;
-use devices::dev::blk::{Blocks, Config, Contents, MAX_QUEUES, QCOW2_MAGIC};
+use devices::dev::blk::{Blocks, Config, Contents, MAX_QUEUES};
 pub use devices::dev::blk::{Cache, MAX_SERIAL};
 use rustix::fs::{AtFlags, StatxFlags};
 
@@ -164,9 +166,7 @@ impl Disk {
 /// Whether a file begins as a qcow2 image does. It is opened once more: with O_DIRECT it could not be
 /// read that easily.
 fn is_qcow2(path: &Path) -> Result<bool> {
-    let mut magic = [0; QCOW2_MAGIC.len()];
-    let read = File::open(path)?.read_exact_at(&mut magic, 0);
-    Ok(read.is_ok() && magic == QCOW2_MAGIC)
+    Ok(backing::has_magic(&File::open(path)?)?)
 }
 
 /// What O_DIRECT wants offsets, lengths and memory to be multiples of (statx(2)); Linux knows from 6.1

@@ -12,10 +12,8 @@ use imago::{
     format::{Format, gate::ImplicitOpenGate},
 };
 
+use super::backing::MAX_BACKING;
 use super::{lock, qcow2_check};
-
-/// The most images that one stands on.
-const MAX_BACKING: usize = 16;
 
 /// Opens an image whose file is open already, and is locked, with what it stands on.
 ///
@@ -32,17 +30,12 @@ pub(super) fn open(file: File, path: &Path, direct: bool, read_only: bool) -> Re
     let mut chain = Chain {
         folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
         locked: Vec::new(),
-        images: 0,
     };
     let image = Qcow2::<file::File>::builder(storage)
         .write(!read_only)
         .storage_open_options(StorageOpenOptions::new().direct(direct))
         .open(Gate(&mut chain))
         .context("qcow2 image")?;
-    ensure!(
-        chain.images == chain.locked.len(),
-        "qcow2 image: its data is in another file: `qemu-img convert` makes one of both"
-    );
     Ok(Image {
         access: FormatAccess::new(image),
         locked: chain.locked,
@@ -55,8 +48,6 @@ struct Chain {
     folder: PathBuf,
     /// Those that are open: nobody may write to them.
     locked: Vec<File>,
-    /// How many of them are images. A file that is none is one with another image's data.
-    images: usize,
 }
 
 impl Chain {
@@ -90,7 +81,6 @@ impl<S: Storage + 'static> ImplicitOpenGate<S> for Gate<'_> {
         if !matches!(F::FORMAT, Format::Raw | Format::Qcow2) {
             return Err(io::Error::other("neither raw nor qcow2"));
         }
-        self.0.images += 1;
         Ok(FormatAccess::new(builder.write(false).open(Gate(self.0))?))
     }
 

@@ -11,6 +11,10 @@ use devices::dev::blk::QCOW2_MAGIC;
 
 /// What all versions have.
 const HEADER: usize = 72;
+/// Of version 3: what a program has to know to use the image at all.
+const INCOMPATIBLE: u64 = 72;
+/// Among that: the data is in another file.
+const DATA_FILE: u64 = 1 << 2;
 /// Of version 3: how wide a reference count is.
 const REFCOUNT_ORDER: u64 = 96;
 
@@ -18,6 +22,7 @@ const REFCOUNT_ORDER: u64 = 96;
 struct Header {
     cluster_bits: u32,
     encrypted: bool,
+    data_file: bool,
     l1: (u64, u64),
     table: (u64, u64),
     /// A reference count has two to the power of this many bits.
@@ -29,7 +34,7 @@ struct Header {
 /// Checks what is not looked at when an image is opened.
 ///
 /// # Errors
-/// When the image is encrypted; or, to be written, when its reference counts are broken.
+/// When the image is encrypted, or its data in another file; or, to be written, when its reference counts are broken.
 pub(super) fn check(file: &File, writable: bool) -> Result<()> {
     let Some(header) = Header::read(file)? else {
         // A raw image that another one stands on.
@@ -38,6 +43,10 @@ pub(super) fn check(file: &File, writable: bool) -> Result<()> {
     if header.encrypted {
         bail!("encrypted images are not known: `qemu-img convert` makes another one of it");
     }
+    ensure!(
+        !header.data_file,
+        "its data is in another file: `qemu-img convert` makes one of both"
+    );
     if writable {
         header.check_counts(file)?;
     }
@@ -60,10 +69,11 @@ impl Header {
             let field = bytes.get(at..).unwrap_or_default().iter().take(size);
             field.fold(0u64, |number, &byte| number << 8 | u64::from(byte))
         };
-        let order = if field(4, 4) < 3 {
-            4
+        let (order, incompatible) = if field(4, 4) < 3 {
+            (4, 0)
         } else {
-            number(file, REFCOUNT_ORDER, 4)? as u32
+            let order = number(file, REFCOUNT_ORDER, 4)? as u32;
+            (order, number(file, INCOMPATIBLE, 8)?)
         };
         let cluster_bits = field(20, 4) as u32;
         ensure!(
@@ -73,6 +83,7 @@ impl Header {
         Ok(Some(Self {
             cluster_bits,
             encrypted: field(32, 4) != 0,
+            data_file: incompatible & DATA_FILE != 0,
             l1: (field(40, 8), field(36, 4) * 8),
             table: (field(48, 8), field(56, 4) << cluster_bits),
             order,

@@ -106,6 +106,23 @@ fn an_image_stands_on_others_beside_it() {
 }
 
 #[test]
+fn images_share_what_they_stand_on() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("base"), vec![5; 1 << 20]).unwrap();
+    let on = ["-b", "base", "-F", "raw"];
+    let Some(one) = image(folder.path(), "one", &on) else {
+        return;
+    };
+    let other = image(folder.path(), "other", &on).unwrap();
+    let both = [one, other].map(|path| open_image(&path).unwrap());
+    for image in both {
+        let mut data = [0; 512];
+        image.access.read(&mut data[..], 0).unwrap();
+        assert_eq!(data, [5; 512]);
+    }
+}
+
+#[test]
 fn nothing_that_is_not_beside_the_image_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("inner");
