@@ -12,6 +12,7 @@ use imago::{FormatAccess, file};
 use libc::FALLOC_FL_PUNCH_HOLE;
 use vm_memory::VolatileSlice;
 
+use super::pieces::Pieces;
 use super::request::Range;
 use super::task::{Call, Task};
 
@@ -73,10 +74,10 @@ fn clear(access: &mut FormatAccess<file::File>, range: Range, free: bool) -> io:
 
 /// Writes them from `offset` to `end`.
 fn write_zeroes(access: &FormatAccess<file::File>, mut offset: u64, end: u64) -> io::Result<()> {
-    static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+    let zeroes = Pieces::zero_bytes();
     while offset < end {
-        let length = ZEROES.len().min((end - offset) as usize);
-        access.write(ZEROES.get(..length).unwrap_or_default(), offset)?;
+        let length = zeroes.len().min((end - offset) as usize);
+        access.write(zeroes.get(..length).unwrap_or_default(), offset)?;
         offset += length as u64;
     }
     Ok(())

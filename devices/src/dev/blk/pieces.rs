@@ -114,6 +114,11 @@ impl Pieces {
         }
     }
 
+    /// Zero bytes, for who copies them.
+    pub(super) fn zero_bytes() -> &'static [u8] {
+        &ZEROES.0
+    }
+
     /// What is left, for one call; it stays at its address until the next [`Self::advance`].
     pub(super) fn left(&self) -> &[libc::iovec] {
         self.vectors.get(self.used..).unwrap_or_default()
