@@ -72,14 +72,6 @@ impl FromStr for DiskOption {
     }
 }
 
-impl TryFrom<String> for DiskOption {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

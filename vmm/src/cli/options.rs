@@ -266,6 +266,21 @@ impl Options {
 /// The tag of the share that is the command's root.
 pub(super) const ROOT_TAG: &str = "root";
 
+/// In a file of options these are strings, in the same form as on the command line.
+macro_rules! written_as_text {
+    ($($option:ty),+) => {
+        $(impl TryFrom<String> for $option {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        })+
+    };
+}
+
+written_as_text!(DiskOption, Network, Share, Vsock);
+
 impl FromStr for Share {
     type Err = String;
 
@@ -283,14 +298,6 @@ impl FromStr for Share {
             directory: directory.into(),
             read_only,
         })
-    }
-}
-
-impl TryFrom<String> for Share {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

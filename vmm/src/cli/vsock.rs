@@ -99,14 +99,6 @@ impl FromStr for Vsock {
     }
 }
 
-impl TryFrom<String> for Vsock {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
