@@ -111,6 +111,10 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     // Command and agent are forked before there is a second thread.
     let listener = agent::listen(&start);
     let pid = process::start(&start, command_end)?;
+    // The agent is no reason for the command, or for those who wait for it, to wait: its clients can come already.
+    control.send(&ToHost::Started {
+        pid: pid.cast_unsigned(),
+    })?;
     if let Some(listener) = listener
         && let Some(container) = agent::fork(&start, pid)
     {
@@ -119,9 +123,6 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
         agent::serve(listener, container);
     }
     let command = Arc::new(Command::new(pid));
-    control.send(&ToHost::Started {
-        pid: pid.cast_unsigned(),
-    })?;
     dns.map_or(Ok(()), Dns::serve)?;
     let terminal = stdio.terminal()?;
     let output = stdio.pump()?;
