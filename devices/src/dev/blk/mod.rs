@@ -10,6 +10,7 @@
 mod cache;
 mod calls;
 mod engine;
+mod gather;
 mod image;
 mod layout;
 mod pieces;
@@ -32,6 +33,7 @@ pub use engine::Contents;
 pub use image::{Image, QCOW2_MAGIC};
 
 use self::engine::Engine;
+use self::gather::Gather;
 use self::layout::{FLUSH, QUEUE_SIZE, SECTOR, WRITABLE};
 use self::pieces::Pieces;
 use self::request::{Limits, Parts, Range, Request, Status};
@@ -61,6 +63,7 @@ pub const KIND: DeviceKind = DeviceKind {
         libc::SYS_pwrite64,
         libc::SYS_pwritev,
         libc::SYS_pwritev2,
+        libc::SYS_sched_yield,
     ],
     requests: &[],
 };
@@ -123,6 +126,7 @@ pub(super) struct Blk {
     // Before the tasks: dropping it waits for their calls.
     engine: Engine,
     under_way: UnderWay,
+    gather: Gather,
     /// Whether the driver knows that it has to flush.
     flushes: bool,
     /// Queues with chains for which there was no room.
@@ -169,6 +173,7 @@ impl Blk {
             found_raw: config.found_raw,
             engine: Engine::new(config.contents, config.cache == Cache::None, MAX_UNDER_WAY),
             under_way: UnderWay::new(MAX_UNDER_WAY),
+            gather: Gather::default(),
             flushes: false,
             waiting: Vec::new(),
             limit: LogLimit::default(),
@@ -182,7 +187,15 @@ impl Blk {
         };
         let memory = Arc::clone(queue.memory());
         let stable = self.writes_are_stable();
-        let turn = take_turn(queue, |chain| self.take(chain, index, &memory, stable))?;
+        let mut taken = 0;
+        let turn = take_turn(queue, |chain| {
+            if taken == 0 {
+                self.gather.begin();
+            }
+            taken += 1;
+            self.take(chain, index, &memory, stable)
+        })?;
+        self.gather.end(taken);
         if turn == Turn::Waiting && !self.waiting.contains(&index) {
             self.waiting.push(index);
         }
