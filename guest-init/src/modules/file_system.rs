@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::index::Index;
@@ -28,19 +28,20 @@ pub(crate) fn provide(fstype: &str, modules: Option<&Tree>) -> Result<()> {
     }
     let release = fs::read_to_string(RELEASE).context(RELEASE)?;
     let release = release.trim_end();
-    let Some(modules) = modules else {
-        bail!("the kernel {release} does not have it built in, and its modules are not at hand");
-    };
-    let folder = openat(
-        modules.directory()?,
-        release,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .with_context(|| {
-        format!("the kernel {release} does not have it built in, and /lib/modules has no {release}")
-    })?;
-    load(&folder, fstype).with_context(|| format!("the kernel {release} does not have it built in"))
+    find(modules, release)
+        .and_then(|folder| load(&folder, fstype))
+        .with_context(|| format!("the kernel {release} does not have it built in"))
+}
+
+/// The directory of a version.
+fn find(modules: Option<&Tree>, release: &str) -> Result<OwnedFd> {
+    let modules = modules.context(
+        "its modules are not at hand (they belong in lib/modules beside the kernel; runq-vmm: --modules)",
+    )?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(modules.directory()?, release, flags, Mode::empty()).with_context(|| {
+        format!("its modules: /lib/modules/{release} (install kernel and modules of one build)")
+    })
 }
 
 /// Loads the module of a file system, and what that needs, from the directory of the kernel's version.

@@ -93,8 +93,8 @@ fn a_file_system_that_the_kernel_does_not_have_is_told_in_one_line() {
     let image = Image::xfs();
     let cases = [
         (Kernel::Lean, false, "its modules are not at hand"),
-        // The modules are those of the other kernel.
-        (Kernel::StockCloud, true, "/lib/modules has no 6."),
+        // These are those of the other kernel.
+        (Kernel::StockCloud, true, "its modules: /lib/modules/6."),
     ];
     for (kernel, modules, expected) in cases {
         let mut container = Container::new("echo never");
