@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use proto::{Device, Disk, DiskMount};
 use rustix::mount::MountAttrFlags;
 
-use crate::devices;
-use crate::mounts::{SYSFS, create_directory};
+use crate::mounts::{SYSFS, UNKNOWN, create_directory};
 use crate::tree::Tree;
+use crate::{devices, modules};
 
 /// What the names of virtio's disks begin with (admin-guide/devices.txt).
 const NAME: &str = "vd";
@@ -61,10 +61,14 @@ impl Mounted<'_> {
     }
 }
 
-/// Finds all disks, and mounts what is wanted of these, to be attached later.
+/// Finds all disks, and mounts what is wanted of these, to be attached later, by file systems of the kernel or of its
+/// modules.
 ///
-/// Call it while init's /sys and /dev are there.
-pub(crate) fn take(disks: &[Disk]) -> Result<(Disks, Vec<Mounted<'_>>)> {
+/// Call it while init's /proc, /sys and /dev are there.
+pub(crate) fn take<'a>(
+    disks: &'a [Disk],
+    modules: Option<&Tree>,
+) -> Result<(Disks, Vec<Mounted<'a>>)> {
     let blocks = find(&Path::new(SYSFS).join("block"))?;
     let (mut links, mut mounted) = (Vec::new(), Vec::new());
     for disk in disks {
@@ -73,7 +77,7 @@ pub(crate) fn take(disks: &[Disk]) -> Result<(Disks, Vec<Mounted<'_>>)> {
             mounted.push(Mounted {
                 id: &disk.id,
                 target: &wanted.target,
-                tree: mount(disk, wanted, &block.name)?,
+                tree: mount(disk, wanted, &block.name, modules)?,
             });
         }
         links.push((disk.id.clone(), block.name.clone()));
@@ -180,18 +184,17 @@ fn named<'a>(disk: &Disk, blocks: &'a [Block]) -> Result<&'a Block> {
     })
 }
 
-fn mount(disk: &Disk, wanted: &DiskMount, name: &str) -> Result<Tree> {
+fn mount(disk: &Disk, wanted: &DiskMount, name: &str, modules: Option<&Tree>) -> Result<Tree> {
     let DiskMount { fstype, target } = wanted;
+    let what = format!("disk {}: mount {fstype} on {target}", disk.id);
+    modules::provide(fstype, modules).with_context(|| what.clone())?;
     let mut options = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     if disk.read_only {
         options |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     Tree::of_device(fstype, &format!("/dev/{name}"), options).map_err(|errno| {
         let hint = hint(errno, fstype);
-        anyhow!(errno).context(format!(
-            "disk {}: mount {fstype} on {target}{hint}",
-            disk.id
-        ))
+        anyhow!(errno).context(format!("{what}{hint}"))
     })
 }
 
@@ -202,7 +205,7 @@ pub(crate) fn hint(errno: Errno, fstype: &str) -> String {
             " (there is no such file system on the disk: name the one that it has, or make one on the host \
              by `mkfs.{fstype}`)"
         ),
-        Errno::ENODEV => " (the kernel and /modules do not have this file system)".into(),
+        Errno::ENODEV => UNKNOWN.into(),
         Errno::EROFS | Errno::EACCES => {
             " (it was not unmounted, and cannot be repaired through a read-only disk: use it once without `:ro`)"
                 .into()

@@ -116,7 +116,7 @@ fn a_mount_that_fails_names_the_disk_and_what_to_do() {
         fstype: "nosuchfs".into(),
         target: "/data".into(),
     };
-    let error = mount(&disk("runq-0"), &wanted, "null").err().unwrap();
+    let error = mount(&disk("runq-0"), &wanted, "null", None).err().unwrap();
     let text = format!("{error:#}");
     assert!(
         text.starts_with("disk data: mount nosuchfs on /data"),

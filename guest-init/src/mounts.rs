@@ -17,6 +17,9 @@ pub(crate) const TERMINALS: &str = "/dev/pts";
 /// Where init has its own sysfs.
 pub(crate) const SYSFS: &str = "/sys";
 
+/// What the user can do about ENODEV.
+pub(crate) const UNKNOWN: &str = " (the kernel and /modules do not have this file system)";
+
 /// Mounts what init itself needs, in the initrd.
 pub(crate) fn early() -> Result<()> {
     mount_at("/dev", "devtmpfs", "devtmpfs", MsFlags::MS_NOSUID, "")?;
@@ -45,7 +48,7 @@ pub(crate) fn mount_at(
     create_directory(target)?;
     mount(Some(source), target, Some(fstype), flags, Some(data)).map_err(|errno| {
         let hint = match (errno, fstype) {
-            (Errno::ENODEV, _) => " (the kernel and /modules do not have this file system)",
+            (Errno::ENODEV, _) => UNKNOWN,
             (Errno::EINVAL, "virtiofs") => " (there is no share with this tag)",
             _ => "",
         };

@@ -7,14 +7,17 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, MsFlags, umount2};
-use proto::{FileSystem, Mount, Mountable, Root, Start};
+use proto::{FileSystem, MountFlags, Mountable, Root, Start};
 
 use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
 use crate::tree::{self, Tree};
-use crate::{devices, disks, hide, root_disk};
+use crate::{console, devices, disks, hide, root_disk};
 
 /// Where the root's file system is mounted until all that is wanted has been taken from it.
 const FILES: &str = "/files";
+
+/// Where the command finds the kernel's modules, and where init has those for a moment that are a file system of their own.
+const MODULES: &str = "/lib/modules";
 
 /// Where the command finds its name servers, and where init puts the file, in the initrd.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -32,8 +35,12 @@ enum Source<'a> {
 ///
 /// Call it in the command's namespaces: /proc, /dev/mqueue and cgroup file systems show those.
 pub(crate) fn enter(start: &Start) -> Result<()> {
-    let (mut root, mut mounts) = take(&start.root, &start.mounts)?;
-    let (disks, mounted) = disks::take(&start.disks)?;
+    let Taken {
+        mut root,
+        modules,
+        mut mounts,
+    } = take(start)?;
+    let (disks, mounted) = disks::take(&start.disks, modules.as_ref())?;
     if let Some(wanted) = &start.root_disk {
         root = root_disk::open(wanted, &disks.node(&wanted.id)?, &root)?;
     }
@@ -52,6 +59,12 @@ pub(crate) fn enter(start: &Start) -> Result<()> {
     // From here on, links in the root cannot lead out of it.
     mount_at("/proc", "proc", "proc", NO_SUID_DEV_EXEC, "")?;
     devices::mount(terminals)?;
+    if let Some(tree) = modules
+        && let Err(error) = tree.attach(MODULES)
+    {
+        // A root that has no such directory, and takes none, has no modprobe either.
+        console::debug(format_args!("{error:#}"));
+    }
     for (target, source) in mounts {
         place(target, source)?;
     }
@@ -102,31 +115,63 @@ fn before_those_below<'a>(
 }
 
 /// The root, and what to mount in it, where.
-fn take<'a>(root: &Root, mounts: &'a [Mount]) -> Result<(Tree, Vec<(&'a str, Source<'a>)>)> {
-    mounts::mount_file_system(FILES, &root.file_system).context("the root")?;
+struct Taken<'a> {
+    root: Tree,
+    modules: Option<Tree>,
+    mounts: Vec<(&'a str, Source<'a>)>,
+}
+
+fn take(start: &Start) -> Result<Taken<'_>> {
+    let Root {
+        file_system, path, ..
+    } = &start.root;
+    mounts::mount_file_system(FILES, file_system).context("the root")?;
     let files = tree::open(FILES)?;
     // First, so that it is the first in /proc/mounts, as programs may expect.
-    let root = Tree::copy(&files, &root.path).context("the root")?;
-    let mounts = mounts
+    let root = Tree::copy(&files, path).context("the root")?;
+    let modules = start.modules.as_ref().map(|what| modules(&files, what));
+    let modules = modules.transpose().context("the kernel's modules")?;
+    let mounts = start
+        .mounts
         .iter()
         .map(|mount| {
             let source = source(&files, &mount.what).with_context(|| mount.target.clone())?;
             Ok((mount.target.as_str(), source))
         })
         .collect::<Result<_>>()?;
-    Ok((root, mounts))
+    Ok(Taken {
+        root,
+        modules,
+        mounts,
+    })
+}
+
+/// The directories of the kernel's modules, which are read before the command's root is there.
+fn modules(files: &fs::File, what: &Mountable) -> Result<Tree> {
+    match what {
+        Mountable::FileSystem(fs) | Mountable::Optional(fs) => {
+            mounts::mount_file_system(MODULES, fs)?;
+            let tree = Tree::copy(AT_FDCWD, MODULES)?;
+            umount2(MODULES, MntFlags::MNT_DETACH)
+                .with_context(|| format!("unmount init's {MODULES}"))?;
+            Ok(tree)
+        }
+        Mountable::Bind { path, flags } => bind(files, path, *flags),
+    }
 }
 
 fn source<'a>(files: &fs::File, what: &'a Mountable) -> Result<Source<'a>> {
     Ok(match what {
         Mountable::FileSystem(fs) => Source::FileSystem(fs),
         Mountable::Optional(fs) => Source::Optional(fs),
-        Mountable::Bind { path, flags } => {
-            let tree = Tree::copy(files, path)?;
-            tree.restrict(mounts::flags(*flags))?;
-            Source::Bind(tree)
-        }
+        Mountable::Bind { path, flags } => Source::Bind(bind(files, path, *flags)?),
     })
+}
+
+fn bind(files: &fs::File, path: &str, flags: MountFlags) -> Result<Tree> {
+    let tree = Tree::copy(files, path)?;
+    tree.restrict(mounts::flags(flags))?;
+    Ok(tree)
 }
 
 /// A file with these contents, which nobody can change.

@@ -20,6 +20,7 @@ fn bundle() -> tempfile::TempDir {
 fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
     let mut host = Host {
         vm_folder: "/var/lib/runq/vm".into(),
+        modules: true,
         commit: None,
         bundle: bundle.to_str().unwrap().into(),
         container: "c0ffee".into(),

@@ -22,6 +22,9 @@ const OPTIONAL: [&str; 2] = ["/dev/vhost-net", "/dev/vhost-vsock"];
 /// every container's root.
 const PARTS: [&str; 3] = ["proxy", "kernel", "initrd"];
 
+/// Where in that folder the kernel's modules are, a folder for each version; a kernel may have none.
+pub const MODULES: &str = "lib/modules";
+
 /// The version of runq that was installed there.
 const INSTALLED_VERSION: &str = "version";
 
@@ -36,6 +39,8 @@ const DEFAULT_OPEN_FILES: u64 = 1 << 20;
 pub struct Host {
     /// The folder that becomes every container's root, with `proxy` in it; absolute.
     pub vm_folder: String,
+    /// Whether the folder has the kernel's modules ([`MODULES`]).
+    pub modules: bool,
     /// The commit that what is installed was built from, if that is known.
     pub commit: Option<String>,
     /// The container's bundle; absolute.
@@ -111,6 +116,7 @@ pub fn probe(bundle: &Path, container: &str, root: &Path) -> Result<Host> {
     let optional = OPTIONAL.into_iter().filter_map(device);
     Ok(Host {
         vm_folder: text(&vm_folder)?,
+        modules: vm_folder.join(MODULES).is_dir(),
         commit: commit(&vm_folder),
         bundle: text(bundle)?,
         container: container.to_owned(),

@@ -21,8 +21,11 @@ pub const PATH: &str = "/run/vmspec.json";
 /// Where `proxy` finds the sysfs of its network namespace.
 pub const SYS: &str = "/run/sys";
 
-/// The folder that `proxy` shares with the guest: `root`, and `volumes/0` and so on.
+/// The folder that `proxy` shares with the guest: `root`, [`SHARED_MODULES`], and `volumes/0` and so on.
 pub const SHARE: &str = "/run/share";
+
+/// The kernel's modules there.
+pub const SHARED_MODULES: &str = "modules";
 
 /// The folder in which `proxy` finds disks: each in one of its own, `0` and so on, with what it stands on. It is
 /// in /dev because that alone may have device nodes, and is not shared with the guest.

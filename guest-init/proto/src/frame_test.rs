@@ -38,13 +38,16 @@ fn root() -> impl Strategy<Value = Root> {
     })
 }
 
-fn mount() -> impl Strategy<Value = Mount> {
-    let what = prop_oneof![
+fn mountable() -> impl Strategy<Value = Mountable> {
+    prop_oneof![
         file_system().prop_map(Mountable::FileSystem),
         file_system().prop_map(Mountable::Optional),
         (".*", flags()).prop_map(|(path, flags)| Mountable::Bind { path, flags }),
-    ];
-    (".*", what).prop_map(|(target, what)| Mount { target, what })
+    ]
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    (".*", mountable()).prop_map(|(target, what)| Mount { target, what })
 }
 
 fn device() -> impl Strategy<Value = Device> {
@@ -254,7 +257,7 @@ fn start() -> impl Strategy<Value = Start> {
     let paths = || vec(".*", 0..3);
     (
         root(),
-        vec(mount(), 0..4),
+        (vec(mount(), 0..4), option::of(mountable())),
         (
             vec(device(), 0..3),
             (vec(disk(), 0..3), option::of(root_disk())),
@@ -270,7 +273,7 @@ fn start() -> impl Strategy<Value = Start> {
         .prop_map(
             |(
                 root,
-                mounts,
+                (mounts, modules),
                 (devices, (disks, root_disk), interfaces, packet_rules),
                 (resolver, resolv_conf, hostname),
                 sysctls,
@@ -280,6 +283,7 @@ fn start() -> impl Strategy<Value = Start> {
             )| Start {
                 root,
                 mounts,
+                modules,
                 devices,
                 disks,
                 root_disk,

@@ -17,6 +17,9 @@ pub struct Start {
     /// Mounted inside the root, in this order, after /proc, /dev and /dev/pts, which every command
     /// has.
     pub mounts: Vec<Mount>,
+    /// The kernel's modules, a directory for each version. Init loads from there what mounts of disks need, and
+    /// mounts it on /lib/modules before [`Start::mounts`], except in a root that has no place for it and takes none.
+    pub modules: Option<Mountable>,
     /// Device nodes beside those that /dev has anyway (the OCI runtime specification's default
     /// devices); made after all mounts. Whether the kernel knows the device shows when it is opened.
     pub devices: Vec<Device>,
@@ -135,6 +138,16 @@ pub struct MountFlags {
     pub nodev: bool,
     /// Programs cannot be executed.
     pub noexec: bool,
+}
+
+impl MountFlags {
+    /// All of them: nothing can be done but read.
+    pub const ALL: Self = Self {
+        read_only: true,
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+    };
 }
 
 /// The command: what the OCI runtime specification calls `process`.

@@ -17,9 +17,9 @@ enum Kind {
     Folder,
 }
 
-/// Relative to RUNQ_ROOT. The folders in vm/ are mount points of every container, and a root for the
-/// monitor.
-const INSTALLED: [(&str, Kind); 11] = [
+/// Relative to RUNQ_ROOT. The folders in vm/ are mount points of every container, a root for the monitor, and the
+/// modules of the guests' kernel.
+const INSTALLED: [(&str, Kind); 13] = [
     ("runq", Kind::Program),
     ("runq-exec", Kind::Program),
     ("vm", Kind::Folder),
@@ -31,6 +31,8 @@ const INSTALLED: [(&str, Kind); 11] = [
     ("vm/proc", Kind::Folder),
     ("vm/dev", Kind::Folder),
     ("vm/run", Kind::Folder),
+    ("vm/lib", Kind::Folder),
+    ("vm/lib/modules", Kind::Folder),
 ];
 
 /// What to do if something is not there.

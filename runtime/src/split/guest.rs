@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use proto::exec::Agent;
-use proto::{Device, FileSystem, Root, Start, ToGuest};
+use proto::{Device, FileSystem, MountFlags, Mountable, Root, Start, ToGuest};
 
 use super::disks::{self, Disk};
 use super::resources::Sizes;
@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::options::Options;
 use crate::seccomp;
 use crate::spec;
-use crate::vmspec::{SHARE_TAG, VERSION, VmSpec};
+use crate::vmspec::{SHARE_TAG, SHARED_MODULES, VERSION, VmSpec};
 
 /// Kernel settings of every guest; those of the container come after them. kernel.kexec_load_disabled
 /// is not among them: our kernel has no kexec, and thus no such setting.
@@ -104,6 +104,7 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
             read_only: spec::root(spec)?.readonly().unwrap_or_default(),
         },
         mounts: guest_mounts::translate(mounts, options.systemd)?,
+        modules: host.modules.then(modules),
         devices: devices(linux).context("linux.devices")?,
         disks: Vec::new(),
         root_disk: options.root_disk.clone(),
@@ -120,6 +121,14 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
         pids_limit: pids_limit(linux),
         process,
     })
+}
+
+/// What the guest's kernel can load, as the host shares it.
+fn modules() -> Mountable {
+    Mountable::Bind {
+        path: SHARED_MODULES.into(),
+        flags: MountFlags::ALL,
+    }
 }
 
 fn pids_limit(linux: &Linux) -> Option<u64> {

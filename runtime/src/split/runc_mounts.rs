@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::guest_mounts::{Part, part};
 use super::{VMSPEC, clean};
-use crate::host::Host;
-use crate::vmspec::{self, SHARE};
+use crate::host::{Host, MODULES};
+use crate::vmspec::{self, SHARE, SHARED_MODULES};
 
 /// To the host, what a guest wrote is neither a program nor a device.
 const HARMLESS: [&str; 3] = ["nosuid", "nodev", "noexec"];
@@ -49,6 +49,7 @@ pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
         })
         .collect();
     all.extend([run(), vm_spec(host), sys(), root(spec, host)]);
+    all.extend(host.modules.then(|| modules(host)));
     let volumes = pairs().filter(|(mount, _)| part(mount) == Part::Volume);
     let volumes = volumes.map(|(_, value)| value).enumerate();
     all.extend(volumes.map(|(number, value)| volume(number, value, host)));
@@ -86,9 +87,20 @@ fn run() -> Value {
     mount("/run", "tmpfs", "tmpfs", &options)
 }
 
-fn vm_spec(host: &Host) -> Value {
+/// Something of ours, which nobody changes.
+fn bind(destination: &str, source: &str) -> Value {
     let options = ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"];
-    mount(vmspec::PATH, "bind", &host.resolve(VMSPEC), &options)
+    mount(destination, "bind", source, &options)
+}
+
+fn vm_spec(host: &Host) -> Value {
+    bind(vmspec::PATH, &host.resolve(VMSPEC))
+}
+
+/// What the guest's kernel can load.
+fn modules(host: &Host) -> Value {
+    let source = format!("{}/{MODULES}", host.vm_folder);
+    bind(&format!("{SHARE}/{SHARED_MODULES}"), &source)
 }
 
 /// The devices of the container's network namespace: a macvtap's numbers are told nowhere else.

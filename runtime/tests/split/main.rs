@@ -35,6 +35,7 @@ fn host() -> Host {
     };
     Host {
         vm_folder: "/var/lib/runq/vm".into(),
+        modules: true,
         commit: Some("0123abc".into()),
         bundle: "/run/bundle".into(),
         container: "c0ffee".into(),

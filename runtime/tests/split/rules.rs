@@ -1,5 +1,6 @@
 //! The rules of the split, one by one.
 
+use proto::{MountFlags, Mountable};
 use serde_json::{Value, json};
 
 use super::*;
@@ -164,10 +165,40 @@ fn mounts_of_the_monitor_that_are_missing_are_made() {
             "/run",
             "/run/vmspec.json",
             "/run/sys",
-            "/run/share/root"
+            "/run/share/root",
+            "/run/share/modules"
         ]
     );
     assert!(split.vm.start.mounts.is_empty());
+}
+
+#[test]
+fn the_modules_of_the_kernel_are_shared_if_they_are_installed() {
+    let with = split_with(&config("run"), &[]);
+    let mounts = with.runc["mounts"].as_array().unwrap();
+    let shared = mounts
+        .iter()
+        .find(|mount| mount["destination"] == "/run/share/modules");
+    assert_eq!(
+        *shared.unwrap(),
+        json!({
+            "destination": "/run/share/modules", "type": "bind", "source": "/var/lib/runq/vm/lib/modules",
+            "options": ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"],
+        })
+    );
+    let expected = Mountable::Bind {
+        path: "modules".into(),
+        flags: MountFlags::ALL,
+    };
+    assert_eq!(with.vm.start.modules, Some(expected));
+
+    let host = Host {
+        modules: false,
+        ..host()
+    };
+    let without = split(&config("run"), &Given::new(), &host).unwrap();
+    assert!(!destinations(&without.runc["mounts"]).contains(&"/run/share/modules"));
+    assert_eq!(without.vm.start.modules, None);
 }
 
 #[test]

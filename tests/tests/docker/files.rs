@@ -80,6 +80,9 @@ fn what_is_made_is_seen_by_cp_diff_and_commit() {
     diff.sort();
     let expected = [
         "A /etc/group",
+        // Where the kernel's modules are mounted.
+        "A /lib",
+        "A /lib/modules",
         "A /made",
         "A /made/copied",
         "A /made/fifo",
@@ -118,7 +121,7 @@ fn what_is_made_is_seen_by_cp_diff_and_commit() {
 const RIGHTS: &str = r#"
 set -e
 export PATH=/bin
-ln -s usr/lib /lib; ln -s usr/lib64 /lib64
+ln -s usr/lib64 /lib64
 cp /usr/bin/id /bin/id-of-root
 chmod 4755 /bin/id-of-root
 echo mine >/private; chmod 600 /private

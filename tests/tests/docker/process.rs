@@ -155,7 +155,7 @@ fn the_monitor_has_given_up_what_it_does_not_need() {
     });
     let lines: Vec<_> = lines.collect();
     let expected = [
-        format!("fs-runq {files} {files} 1 2 root volumes"),
+        format!("fs-runq {files} {files} 1 2 modules root volumes"),
         format!("net {none} {none} 1 2"),
         format!("proxy {none} {none} 1 2"),
         format!("vcpu0 {none} {none} 1 2"),

@@ -8,7 +8,7 @@ use vmm::config::Config;
 use vmm::program::RUNQ_VMM;
 use vmm::{Console, CpuFeatures, DeviceSpec, fs};
 
-use super::options::{ConsoleKind, Options, ROOT_TAG};
+use super::options::{ConsoleKind, MODULES_TAG, Options, ROOT_TAG};
 
 /// Where an installed runq keeps what its guests boot.
 const INSTALLED_KERNEL: &str = "/var/lib/runq/vm/kernel";
@@ -71,7 +71,12 @@ impl Options {
             .shares
             .iter()
             .map(|s| (s.tag.as_str(), &s.directory, s.read_only));
-        root.chain(more)
+        let modules = self
+            .modules
+            .iter()
+            .map(|directory| (MODULES_TAG, directory, true));
+        root.chain(modules)
+            .chain(more)
             .map(|(tag, directory, read_only)| {
                 DeviceSpec::Fs(fs::Config {
                     tag: tag.to_owned(),

@@ -105,6 +105,11 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 
+    /// Directory of the guest kernel's modules, with one for each version: the command finds it at /lib/modules,
+    /// read-only, and init the file systems of disks that are modules
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+
     /// Appended to the kernel command line
     #[arg(long, value_name = "TEXT")]
     pub cmdline: Option<String>,
@@ -197,6 +202,7 @@ impl Options {
             vsock: self.vsock.or(file.vsock),
             kernel: self.kernel.or(file.kernel),
             initrd: self.initrd.or(file.initrd),
+            modules: self.modules.or(file.modules),
             cmdline: self.cmdline.or(file.cmdline),
             cpus: self.cpus.or(file.cpus),
             mem: self.mem.or(file.mem),
@@ -246,14 +252,17 @@ impl Options {
 
     fn check_tags(&self) -> Result<()> {
         let mut tags: Vec<&str> = self.shares.iter().map(|share| share.tag.as_str()).collect();
-        if self.rootfs.is_some() {
-            tags.push(ROOT_TAG);
+        let ours = [
+            (ROOT_TAG, "--rootfs", self.rootfs.is_some()),
+            (MODULES_TAG, "--modules", self.modules.is_some()),
+        ];
+        for (tag, option, _) in ours.into_iter().filter(|(_, _, given)| *given) {
+            if tags.contains(&tag) {
+                bail!("--share {tag}=...: the tag is that of {option}: use another one");
+            }
         }
         tags.sort_unstable();
         match tags.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) if pair[0] == ROOT_TAG && self.rootfs.is_some() => {
-                bail!("--share {ROOT_TAG}=...: the tag is that of --rootfs: use another one")
-            }
             Some(pair) => bail!(
                 "--share {}=...: the tag is used twice: use another one",
                 pair[0]
@@ -265,6 +274,8 @@ impl Options {
 
 /// The tag of the share that is the command's root.
 pub(super) const ROOT_TAG: &str = "root";
+/// The tag of the share with the kernel's modules.
+pub(super) const MODULES_TAG: &str = "modules";
 
 /// In a file of options these are strings, in the same form as on the command line.
 macro_rules! written_as_text {

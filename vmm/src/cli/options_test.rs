@@ -49,7 +49,7 @@ fn shares_have_a_tag_a_directory_and_perhaps_ro() {
 fn a_file_says_the_same_as_the_command_line() {
     let json = r#"{
         "rootfs": "/r", "share": ["data=/d:ro"], "disk": ["d.img,ro"], "net": ["tap=t"], "vsock": "cid=7",
-        "kernel": "/k", "initrd": "/i", "cmdline": "quiet", "cpus": 2, "mem": "1G", "cpu": "host,-avx2", "console": "virtio",
+        "kernel": "/k", "initrd": "/i", "modules": "/m", "cmdline": "quiet", "cpus": 2, "mem": "1G", "cpu": "host,-avx2", "console": "virtio",
         "stats": true, "trace": true, "command": ["/bin/echo", "hi"]
     }"#;
     let args = [
@@ -67,6 +67,8 @@ fn a_file_says_the_same_as_the_command_line() {
         "/k",
         "--initrd",
         "/i",
+        "--modules",
+        "/m",
         "--cmdline",
         "quiet",
         "--cpus",

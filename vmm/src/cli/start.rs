@@ -3,19 +3,31 @@
 use proto::{FileSystem, Mount, MountFlags, Mountable, Process, Root, Start};
 use vmm::command::terminal;
 
-use super::options::{Options, ROOT_TAG};
+use super::options::{MODULES_TAG, Options, ROOT_TAG};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Options {
     /// The orders; none if the guest runs no command.
     pub(super) fn start(&self) -> Option<Start> {
-        match &self.start {
-            Some(start) => Some(start.as_ref().clone()),
-            None if self.command.is_empty() => None,
-            None => Some(start(self.command.clone())),
+        let mut start = match &self.start {
+            Some(start) => start.as_ref().clone(),
+            None if self.command.is_empty() => return None,
+            None => start(self.command.clone()),
+        };
+        if self.modules.is_some() {
+            start.modules.get_or_insert_with(modules);
         }
+        Some(start)
     }
+}
+
+/// The share with the kernel's modules.
+fn modules() -> Mountable {
+    Mountable::FileSystem(FileSystem {
+        flags: MountFlags::ALL,
+        ..FileSystem::virtiofs(MODULES_TAG, true)
+    })
 }
 
 /// A command in the share that is its root, with our terminal if we have one.
@@ -66,9 +78,7 @@ fn standard(target: &str, fstype: &str, data: &str, what: fn(FileSystem) -> Moun
             source: fstype.to_owned(),
             flags: MountFlags {
                 read_only: false,
-                nosuid: true,
-                nodev: true,
-                noexec: true,
+                ..MountFlags::ALL
             },
             data: data.to_owned(),
         }),
@@ -98,7 +108,17 @@ mod tests {
             start: Some(Box::new(orders.clone())),
             ..Options::default()
         };
-        assert_eq!(options.start(), Some(orders));
+        assert_eq!(options.start().as_ref(), Some(&orders));
         assert_eq!(Options::default().start(), None);
+
+        let options = Options {
+            modules: Some("/m".into()),
+            ..options
+        };
+        let expected = Start {
+            modules: Some(modules()),
+            ..orders
+        };
+        assert_eq!(options.start(), Some(expected));
     }
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod limits;
+mod modules;
 mod rights;
 
 use std::fs;

@@ -1,4 +1,8 @@
-//! Kernel modules from the initrd, for kernels that do not have all drivers built in.
+//! Kernel modules: those of the initrd, for kernels that do not have all drivers built in, and file systems that few
+//! containers need.
+
+mod file_system;
+mod index;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,6 +12,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::console;
+pub(crate) use file_system::provide;
 
 /// Loads what `DIR/order` lists, if that file is there, and frees the initrd's memory of it.
 ///
@@ -33,9 +38,14 @@ fn names(order: &str) -> impl Iterator<Item = &str> {
 }
 
 fn load_one(path: &Path) -> Result<()> {
-    match finit_module(File::open(path)?, c"", ModuleInitFlags::empty()) {
-        // Built in, or loaded already.
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+    insert(&File::open(path)?)
+}
+
+/// Gives the kernel a module.
+fn insert(file: &File) -> Result<()> {
+    match finit_module(file, c"", ModuleInitFlags::empty()) {
+        // Built in, or loaded already, or for a feature of processors that this one lacks.
+        Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
