@@ -13,6 +13,7 @@ mod exec;
 mod files;
 mod network;
 mod packages;
+mod postgres;
 mod process;
 mod refusals;
 mod root_disk;
