@@ -8,7 +8,7 @@ CMD ?= echo "Hello from Linux $(uname -r) in a container of its own machine"
 override CMD := $(value CMD)
 export CMD
 
-.PHONY: build install release deb run test test-unit test-host test-boot test-docker lint check bench shell clean clean-cache packages
+.PHONY: build install release deb run test test-unit test-host test-boot test-docker test-crash lint check bench shell clean clean-cache packages
 
 # An installed runq, and a root directory to try it on: in target/payload.
 build: packages
@@ -28,7 +28,7 @@ run:
 test:
 	@tests/all
 
-test-unit test-host test-boot test-docker:
+test-unit test-host test-boot test-docker test-crash:
 	@tests/all $(@:test-%=%)
 
 lint: packages

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::client::{Command, Output};
 use crate::qemu::{self, Machine, Qemu, Variant};
+use crate::qmp::Qmp;
 use crate::{cache, image, payload, state, watch};
 
 /// A restore takes a second or two on an idle machine.
@@ -38,6 +39,9 @@ pub struct Options {
     pub name: Option<String>,
     /// A directory that it sees as `/opt/runq`. Copied: later changes do not show.
     pub payload: Option<PathBuf>,
+    /// A qcow2 image that it sees as `/dev/vdc`, and writes. QEMU keeps the places of new data in its own memory until the
+    /// host flushes them, so that a host that is killed loses what it did not flush.
+    pub disk: Option<PathBuf>,
     /// The kind of host.
     pub variant: Variant,
     /// How long it lives.
@@ -49,6 +53,7 @@ impl Default for Options {
         Self {
             name: None,
             payload: None,
+            disk: None,
             variant: Variant::Docker,
             lifetime: Lifetime::OfProcess,
         }
@@ -112,7 +117,10 @@ impl Host {
             versions: versions(state)?,
         };
         fs::write(dir.join(RECORD), serde_json::to_vec(&record)?)?;
-        greet(record.port, options.payload.is_some(), deadline)?;
+        if let Some(disk) = &options.disk {
+            plug(&mut qmp, disk)?;
+        }
+        greet(record.port, options, deadline)?;
         if options.lifetime == Lifetime::OfProcess {
             watch::end_when_stuck(qemu.pid, &dir.join("console.log"));
         }
@@ -189,6 +197,12 @@ impl Host {
         }
     }
 
+    /// The process that it is: to kill that is to it as a power cut.
+    #[must_use]
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(self.record.pid)
+    }
+
     /// Ends it, and removes its folder.
     ///
     /// # Errors
@@ -196,8 +210,8 @@ impl Host {
     pub fn stop(mut self) -> Result<()> {
         match self.qemu.take() {
             Some(qemu) => drop(qemu),
-            None => kill(Pid::from_raw(self.record.pid), Signal::SIGKILL)
-                .with_context(|| format!("kill process {}", self.record.pid))?,
+            None => kill(self.process(), Signal::SIGKILL)
+                .with_context(|| format!("kill process {}", self.process()))?,
         }
         cache::remove(&self.dir)
     }
@@ -213,14 +227,36 @@ impl Drop for Host {
     }
 }
 
-/// The first command sets the clock, which still shows the time of the saving, and mounts the payload.
-fn greet(port: u16, payload: bool, deadline: Instant) -> Result<()> {
-    let mut command = if payload {
-        let mount = ["mount", "-t", "ext4", "-o", "ro,noload", "/dev/vdb"];
-        Command::new(mount.into_iter().chain([payload::MOUNT_POINT]))
-    } else {
-        Command::new(["true"])
-    };
+/// Adds a disk to a machine that runs.
+fn plug(qmp: &mut Qmp, disk: &Path) -> Result<()> {
+    let disk = disk
+        .canonicalize()
+        .with_context(|| disk.display().to_string())?;
+    let node = json!({
+        "driver": "qcow2",
+        "node-name": "extra",
+        "file": {"driver": "file", "filename": disk.to_string_lossy()},
+    });
+    qmp.execute("blockdev-add", node)?;
+    let device = json!({"driver": "virtio-blk-pci", "id": "extra", "drive": "extra"});
+    qmp.execute("device_add", device)?;
+    Ok(())
+}
+
+/// The first command sets the clock, which still shows the time of the saving, mounts the payload, and waits for the disk,
+/// whose driver runs beside it.
+fn greet(port: u16, options: &Options, deadline: Instant) -> Result<()> {
+    let mut script = String::from("set -e\n");
+    if options.payload.is_some() {
+        script += &format!(
+            "mount -t ext4 -o ro,noload /dev/vdb {}\n",
+            payload::MOUNT_POINT
+        );
+    }
+    if options.disk.is_some() {
+        script += "until [ -b /dev/vdc ]; do sleep 0.1; done\n";
+    }
+    let mut command = Command::shell(&script);
     command.set_clock = true;
     let left = deadline.saturating_duration_since(Instant::now());
     let output = command.timeout(Some(left)).output(port)?;

@@ -88,6 +88,9 @@ struct Kind {
     /// A directory that the host sees as /opt/runq, read-only; copied when the host starts
     #[arg(long, value_name = "DIR")]
     payload: Option<PathBuf>,
+    /// A qcow2 image that the host sees as /dev/vdc, and writes; what it has not flushed is lost when it ends
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
     /// A host with one CPU and without Docker, whose clock counts instructions
     #[arg(long)]
     icount: bool,
@@ -166,6 +169,7 @@ fn start(name: Option<String>, kind: Kind, lifetime: Lifetime, quiet: bool) -> R
     let host = Host::start(&Options {
         name,
         payload: kind.payload,
+        disk: kind.disk,
         variant: variant(kind.icount),
         lifetime,
     })?;

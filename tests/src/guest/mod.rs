@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The files that guests boot are beside the test program, or where `RUNQ_PAYLOAD` says: `runq-vmm`, `kernel`,
-//! `initrd`, `modules/`, `stock-cloud/` and `stock/` with a `vmlinuz` and an `initrd` each, `fscheck`, `netcheck`, `vsockcheck`.
+//! `initrd`, `modules/`, `stock-cloud/` and `stock/` with a `vmlinuz` and an `initrd` each, `diskcheck`, `fscheck`, `netcheck`,
+//! `vsockcheck`.
 
 mod initrd;
 mod rootfs;

@@ -14,6 +14,7 @@ mod files;
 mod modules;
 mod network;
 mod packages;
+mod postgres;
 mod process;
 mod refusals;
 mod root_disk;

@@ -2,17 +2,7 @@
 
 use std::fs;
 
-use tests::docker::{install, script};
-
-/// Debian's programs are the host's: a root directory with the links into /usr, and what they expect.
-const IMAGE: &str = r#"
-root=$(mktemp -d)
-mkdir -p $root/{usr,etc,tmp,proc,sys,dev,data}
-for link in bin sbin lib lib64; do ln -s usr/$link $root/$link; done
-cp /etc/passwd /etc/group $root/etc/
-tar -c -C $root . | docker import - debian >/dev/null
-rm -r $root
-"#;
+use tests::docker::{debian, install, script};
 
 const FILE: &str = r#"
 x-all: &all
@@ -63,7 +53,7 @@ impl Drop for Project {
 #[ignore = "needs Docker: make test"]
 fn three_services_of_a_compose_file_find_each_other() {
     install().unwrap();
-    script(IMAGE).unwrap();
+    debian().unwrap();
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::create_dir(path("www")).unwrap();
