@@ -5,8 +5,6 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use virtiofsd::fuse::Opcode;
-use vm_memory::{Address, Bytes};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -34,13 +32,15 @@ impl Requests {
     pub(super) fn new(queues: Vec<VirtQueue>) -> io::Result<Self> {
         let events = Epoll::new()?;
         let end = EventFd::new(EFD_NONBLOCK)?;
-        let watch = |event: &EventFd, data| {
-            let interest = EpollEvent::new(EventSet::IN, data);
+        let watch = |event: &EventFd, interest, data| {
+            let interest = EpollEvent::new(interest, data);
             events.ctl(ControlOperation::Add, event.as_raw_fd(), interest)
         };
-        watch(&end, END)?;
+        // All threads hear of the end.
+        watch(&end, EventSet::IN, END)?;
         for (index, queue) in (0..).zip(&queues) {
-            watch(queue.kick(), index)?;
+            // A kick wakes one of them, which need not read it.
+            watch(queue.kick(), EventSet::IN | EventSet::EDGE_TRIGGERED, index)?;
         }
         Ok(Self {
             queues: queues.into_iter().map(Mutex::new).collect(),
@@ -57,90 +57,67 @@ impl Requests {
         let _ = self.end.write(1);
     }
 
-    /// The next request, which it waits for; `None` at the end. One thread at a
-    /// time.
-    pub(super) fn next(&self) -> Result<Option<Request>, DeviceError> {
-        loop {
-            if self.over.load(Ordering::Acquire) {
-                return Ok(None);
-            }
-            // Requests that can be seen are served before waiting; while they are, no kicks come.
-            for index in 0..self.queues.len() {
-                let Some(mut queue) = self.queue(index) else {
-                    continue;
-                };
-                if let Some(chain) = queue.next_chain()? {
-                    return Ok(Some(Request {
-                        chain,
-                        queue: index,
-                    }));
+    /// Whether that was said.
+    pub(super) fn are_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// The next request; when there is none, a kick will tell of the next one. Any thread.
+    pub(super) fn take(&self) -> Result<Option<Request>, DeviceError> {
+        for queue in 0..self.queues.len() {
+            let mut ring = self.queue(queue);
+            loop {
+                if let Some(chain) = ring.pop()? {
+                    return Ok(Some(Request { chain, queue }));
+                }
+                if !ring.enable_notifications()? {
+                    break;
                 }
             }
-            self.wait()?;
         }
+        Ok(None)
     }
 
-    /// Returns an answered request to the driver. Any thread.
-    pub(super) fn answer(&self, queue: usize, head: u16, length: u32) -> Result<(), DeviceError> {
-        let Some(mut queue) = self.queue(queue) else {
-            return Ok(());
-        };
-        queue.push(head, length)?;
-        Ok(queue.signal()?)
-    }
-
-    fn wait(&self) -> Result<(), DeviceError> {
-        let mut events = [EpollEvent::default(); 3];
-        let count = match self.events.wait(-1, &mut events) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Err(source) => {
-                return Err(DeviceError::Host {
-                    what: "wait for file system requests".to_owned(),
-                    source,
-                });
-            }
-        };
-        for event in events.iter().take(count) {
-            if let Some(queue) = usize::try_from(event.data())
-                .ok()
-                .and_then(|i| self.queue(i))
-            {
-                // Before the queue is looked at; fails only if it was read already.
-                let _ = queue.kick().read();
-            }
+    /// Has another thread, one that waits, see to the requests behind one that was taken.
+    pub(super) fn hand_over(&self, taken: &Request) -> Result<(), DeviceError> {
+        let mut ring = self.queue(taken.queue);
+        if ring.enable_notifications()? {
+            ring.reschedule();
         }
         Ok(())
     }
 
-    fn queue(&self, index: usize) -> Option<MutexGuard<'_, VirtQueue>> {
+    /// Returns an answered request to the driver. Any thread.
+    pub(super) fn answer(&self, queue: usize, head: u16, length: u32) -> Result<(), DeviceError> {
+        let mut queue = self.queue(queue);
+        queue.push(head, length)?;
+        Ok(queue.signal()?)
+    }
+
+    /// Waits for a kick, or the end. Returns whether either came within `milliseconds` (-1: without end).
+    pub(super) fn wait(&self, milliseconds: i32) -> Result<bool, DeviceError> {
+        let mut event = [EpollEvent::default()];
+        match self.events.wait(milliseconds, &mut event) {
+            Ok(count) => Ok(count > 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(source) => Err(DeviceError::Host {
+                what: "wait for file system requests".to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// `index` is one of those that there are.
+    fn queue(&self, index: usize) -> MutexGuard<'_, VirtQueue> {
         // A panic elsewhere cannot leave the ring in a state that the driver could not.
-        let queue = self.queues.get(index)?;
-        Some(queue.lock().unwrap_or_else(PoisonError::into_inner))
+        self.queues[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Request {
     pub(super) fn queue(&self) -> usize {
         self.queue
-    }
-
-    /// Whether it may take as long as a disk does. (Locks are the guest's own business: the
-    /// library does not offer them. Named pipes and devices are opened in the guest too.)
-    pub(super) fn is_slow(&self) -> bool {
-        const SLOW: [u32; 5] = [
-            Opcode::Fsync as u32,
-            Opcode::Fsyncdir as u32,
-            Opcode::Syncfs as u32,
-            Opcode::Fallocate as u32,
-            Opcode::CopyFileRange as u32,
-        ];
-        // `struct fuse_in_header` starts with len and opcode.
-        let header = self.chain.clone().readable().next();
-        header
-            .filter(|header| header.len() >= 8)
-            .and_then(|header| header.addr().checked_add(4))
-            .and_then(|address| self.chain.memory().read_obj::<u32>(address).ok())
-            .is_some_and(|opcode| SLOW.contains(&opcode))
     }
 }

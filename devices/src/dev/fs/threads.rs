@@ -1,15 +1,15 @@
 //! The threads of a share.
 //!
-//! One thread leads: it waits for requests and answers them itself, which is the fastest way for
-//! the many that take microseconds. Before a request that may take as long as a disk does, it lets
-//! another thread lead, so that a guest process that waits for its fsync delays no other. Threads
-//! are added when that happens, and end when the driver resets the device.
+//! All of them do the same: take a request, answer it, and wait for a kick when there is none. The one that waited last is
+//! woken first, so that a guest that makes one request at a time is served by one thread with a warm cache. Whoever takes a request sees
+//! to it that another thread waits for the next one, and starts it if there is none: a file that takes
+//! long delays no other, nor does a file system that never answers. Threads that have nothing to do for a while end, but for two.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Scope};
 
 use tracing::warn;
@@ -22,8 +22,12 @@ use super::requests::{Request, Requests};
 use crate::device::DeviceError;
 use crate::queue::{Chain, VirtQueue};
 
-/// Per share; as many slow requests are served at once without delaying others, less one.
-const MAX_THREADS: usize = 4;
+/// Per share. So many requests that take long are worked on at once; with one more, others wait.
+pub(super) const MAX_THREADS: usize = 64;
+/// So many stay when there is nothing to do.
+const KEPT_THREADS: usize = 2;
+/// How long others wait for work, in milliseconds.
+const PATIENCE: i32 = 5000;
 /// The library keeps its buffers on the heap: a debug build gets by with a fifth of this.
 const STACK: usize = 256 << 10;
 
@@ -44,11 +48,16 @@ struct Team<'a> {
     requests: &'a Requests,
     failed: &'a EventFd,
     name: &'a str,
-    /// Who has it waits for the next request.
-    lead: Mutex<()>,
-    /// Threads that there are, and those of them that wait for the lead or have it.
+    /// Threads that there are, and those of them that look for requests, or wait.
     threads: AtomicUsize,
     idle: AtomicUsize,
+}
+
+/// Whether a thread may end before the requests do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    First,
+    Added,
 }
 
 impl Threads {
@@ -138,16 +147,15 @@ pub(super) fn serve_by(
         requests,
         failed,
         name,
-        lead: Mutex::new(()),
         threads: AtomicUsize::new(1),
         idle: AtomicUsize::new(1),
     };
-    thread::scope(|scope| team.work(scope));
+    thread::scope(|scope| team.work(scope, Place::First));
 }
 
 impl Team<'_> {
-    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        if let Err(error) = self.lead(scope) {
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, place: Place) {
+        if let Err(error) = self.serve(scope, place) {
             warn!("share {}: {error}", self.name);
             self.requests.finish();
             // A full counter is readable as well.
@@ -155,45 +163,51 @@ impl Team<'_> {
         }
     }
 
-    fn lead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), DeviceError> {
-        loop {
-            let lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(request) = self.requests.next()? else {
-                return Ok(());
-            };
-            if request.is_slow() && self.let_other_lead(scope) {
-                drop(lead);
-                let answered = self.answer(request);
-                self.idle.fetch_add(1, Ordering::Relaxed);
-                answered?;
-            } else {
-                self.answer(request)?;
+    fn serve<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        place: Place,
+    ) -> Result<(), DeviceError> {
+        while !self.requests.are_over() {
+            match self.requests.take()? {
+                Some(request) => {
+                    if self.another_waits(scope) {
+                        self.requests.hand_over(&request)?;
+                    }
+                    self.answer(request)?;
+                }
+                None => {
+                    if !self.requests.wait(self.patience(place))? && self.may_leave() {
+                        break;
+                    }
+                }
             }
         }
+        Ok(())
     }
 
     fn answer(&self, request: Request) -> Result<(), DeviceError> {
         let (queue, head) = (request.queue(), request.chain.head_index());
         let length = (self.handle)(request.chain)?;
+        // Before the driver may make the next request, for which this thread is as good as one that waits.
+        self.idle.fetch_add(1, Ordering::Relaxed);
         self.requests.answer(queue, head, length)
     }
 
-    /// Makes sure that another thread waits for the lead. Called by the one that has it.
-    fn let_other_lead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> bool {
-        // Threads become idle at any time, but only the leader becomes busy.
+    /// Has this thread be none that waits; whether there is one all the same.
+    fn another_waits<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> bool {
         if self.idle.fetch_sub(1, Ordering::Relaxed) > 1 {
             return true;
         }
-        let may = self.threads.load(Ordering::Relaxed) < MAX_THREADS;
-        if may && self.add_thread(scope).is_ok() {
-            return true;
-        }
-        self.idle.fetch_add(1, Ordering::Relaxed);
-        false
+        let add = |threads| (threads < MAX_THREADS).then_some(threads + 1);
+        let may = self
+            .threads
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        may.is_ok() && self.add_thread(scope).is_ok()
     }
 
+    /// Starts a thread that was counted.
     fn add_thread<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> io::Result<()> {
-        self.threads.fetch_add(1, Ordering::Relaxed);
         self.idle.fetch_add(1, Ordering::Relaxed);
         let thread = thread::Builder::new()
             .name(self.name.to_owned())
@@ -201,15 +215,43 @@ impl Team<'_> {
         let added = thread.spawn_scoped(scope, move || {
             // Its confinement is that of the thread that added it.
             match own_directories() {
-                Ok(()) => self.work(scope),
-                Err(error) => warn!("share {}: a thread cannot start: {error}", self.name),
+                Ok(()) => self.work(scope, Place::Added),
+                Err(error) => {
+                    warn!("share {}: a thread cannot start: {error}", self.name);
+                    self.remove_thread();
+                }
             }
         });
         if let Err(error) = added {
-            self.threads.fetch_sub(1, Ordering::Relaxed);
-            self.idle.fetch_sub(1, Ordering::Relaxed);
+            self.remove_thread();
             return Err(error);
         }
         Ok(())
+    }
+
+    fn remove_thread(&self) {
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+        self.idle.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How long a thread waits before it asks whether it may leave.
+    fn patience(&self, place: Place) -> i32 {
+        if place == Place::Added && self.threads.load(Ordering::Relaxed) > KEPT_THREADS {
+            PATIENCE
+        } else {
+            -1
+        }
+    }
+
+    /// Whether enough others stay; this thread is not counted any more then.
+    fn may_leave(&self) -> bool {
+        let leave = |threads| (threads > KEPT_THREADS).then(|| threads - 1);
+        let may = self
+            .threads
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, leave);
+        if may.is_ok() {
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+        may.is_ok()
     }
 }
