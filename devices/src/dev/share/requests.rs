@@ -5,8 +5,6 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use virtiofsd::fuse::Opcode;
-use vm_memory::{Address, Bytes};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -123,24 +121,5 @@ impl Requests {
 impl Request {
     pub(super) fn queue(&self) -> usize {
         self.queue
-    }
-
-    /// Whether it may take as long as a disk does. (Locks are the guest's own business: the
-    /// library does not offer them. Named pipes and devices are opened in the guest too.)
-    pub(super) fn is_slow(&self) -> bool {
-        const SLOW: [u32; 5] = [
-            Opcode::Fsync as u32,
-            Opcode::Fsyncdir as u32,
-            Opcode::Syncfs as u32,
-            Opcode::Fallocate as u32,
-            Opcode::CopyFileRange as u32,
-        ];
-        // `struct fuse_in_header` starts with len and opcode.
-        let header = self.chain.clone().readable().next();
-        header
-            .filter(|header| header.len() >= 8)
-            .and_then(|header| header.addr().checked_add(4))
-            .and_then(|address| self.chain.memory().read_obj::<u32>(address).ok())
-            .is_some_and(|opcode| SLOW.contains(&opcode))
     }
 }

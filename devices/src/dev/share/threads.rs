@@ -3,7 +3,8 @@
 //! One thread leads: it waits for requests and answers them itself, which is the fastest way for
 //! the many that take microseconds. Before a request that may take as long as a disk does, it lets
 //! another thread lead, so that a guest process that waits for its fsync delays no other. Threads
-//! are added when that happens, and end when the driver resets the device.
+//! are added when that happens, and end when the driver resets the device. A request that is to come
+//! after all others waits for those on such a thread, too.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,12 +16,12 @@ use std::thread::{self, JoinHandle, Scope};
 use tracing::warn;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::Config;
 use super::confinement::{own_directories, restrict_calls};
-use super::passthrough::Share;
 use super::requests::{Request, Requests};
+use super::under_way::UnderWay;
+use super::{Protocol, Turn};
 use crate::device::DeviceError;
-use crate::queue::{Chain, VirtQueue};
+use crate::queue::VirtQueue;
 
 /// Per share; as many slow requests are served at once without delaying others, less one.
 const MAX_THREADS: usize = 4;
@@ -39,8 +40,7 @@ pub(super) struct Threads {
 
 /// What the threads that serve one driver share.
 struct Team<'a> {
-    /// Executes a request, and returns the length of its answer.
-    handle: &'a (dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
+    protocol: &'a dyn Protocol,
     requests: &'a Requests,
     failed: &'a EventFd,
     name: &'a str,
@@ -49,33 +49,35 @@ struct Team<'a> {
     /// Threads that there are, and those of them that wait for the lead or have it.
     threads: AtomicUsize,
     idle: AtomicUsize,
+    /// Requests of those that neither wait for the lead nor have it.
+    under_way: UnderWay,
 }
 
 impl Threads {
-    /// Starts the first thread and shares the directory.
-    pub(super) fn start(config: Config) -> io::Result<Self> {
+    /// Starts the first thread, which `open`s the directory. The kernel shows the first 15 bytes of `name`.
+    pub(super) fn start<P: Protocol>(
+        name: String,
+        open: impl FnOnce() -> io::Result<P> + Send + 'static,
+    ) -> io::Result<Self> {
         let (drivers, next_requests) = sync_channel::<Arc<Requests>>(1);
         let (driver_gone, over) = sync_channel(1);
         let (result, shared) = sync_channel(1);
         let failed = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let failure = Arc::clone(&failed);
-        // The kernel shows the first 15 bytes of a thread's name.
-        let name = format!("fs-{}", config.tag);
         let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
         let first = thread.spawn(move || {
-            let shared = Share::new(&config).and_then(|share| {
+            let shared = open().and_then(|protocol| {
                 restrict_calls()?;
-                Ok(share)
+                Ok(protocol)
             });
-            let share = match shared {
-                Ok(share) => share,
+            let protocol = match shared {
+                Ok(protocol) => protocol,
                 Err(error) => return drop(result.send(Err(error))),
             };
             let _ = result.send(Ok(()));
             while let Ok(requests) = next_requests.recv() {
-                let handle = |request| share.handle(request);
-                serve_by(&handle, &requests, &failure, &name);
-                share.forget();
+                serve_by(&protocol, &requests, &failure, &name);
+                protocol.forget();
                 drop(requests);
                 let _ = driver_gone.send(());
             }
@@ -126,21 +128,17 @@ impl Drop for Threads {
     }
 }
 
-/// Serves `requests` by `handle` until its end, on this thread and those that it adds.
-pub(super) fn serve_by(
-    handle: &(dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
-    requests: &Requests,
-    failed: &EventFd,
-    name: &str,
-) {
+/// Serves `requests` until their end, on this thread and those that it adds.
+pub(super) fn serve_by(protocol: &dyn Protocol, requests: &Requests, failed: &EventFd, name: &str) {
     let team = Team {
-        handle,
+        protocol,
         requests,
         failed,
         name,
         lead: Mutex::new(()),
         threads: AtomicUsize::new(1),
         idle: AtomicUsize::new(1),
+        under_way: UnderWay::default(),
     };
     thread::scope(|scope| team.work(scope));
 }
@@ -161,20 +159,41 @@ impl Team<'_> {
             let Some(request) = self.requests.next()? else {
                 return Ok(());
             };
-            if request.is_slow() && self.let_other_lead(scope) {
+            let turn = self.protocol.turn(&request.chain);
+            let number = (turn != Turn::Quick).then(|| self.under_way.begin());
+            if number.is_some() && self.let_other_lead(scope) {
                 drop(lead);
-                let answered = self.answer(request);
+                let answered = self.answer_in_turn(request, turn, number);
                 self.idle.fetch_add(1, Ordering::Relaxed);
                 answered?;
             } else {
-                self.answer(request)?;
+                self.answer_in_turn(request, turn, number)?;
             }
         }
     }
 
+    /// `number` is that of a request that is not quick.
+    fn answer_in_turn(
+        &self,
+        request: Request,
+        turn: Turn,
+        number: Option<u64>,
+    ) -> Result<(), DeviceError> {
+        let Some(number) = number else {
+            return self.answer(request);
+        };
+        if turn == Turn::Last {
+            // Quick ones are answered before another is looked at.
+            self.under_way.wait_for_earlier(number);
+        }
+        let answered = self.answer(request);
+        self.under_way.end(number);
+        answered
+    }
+
     fn answer(&self, request: Request) -> Result<(), DeviceError> {
         let (queue, head) = (request.queue(), request.chain.head_index());
-        let length = (self.handle)(request.chain)?;
+        let length = self.protocol.handle(request.chain)?;
         self.requests.answer(queue, head, length)
     }
 

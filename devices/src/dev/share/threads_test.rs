@@ -2,18 +2,55 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::Sender;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use virtiofsd::fuse::Opcode;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::guest_test::{MEMORY, PATIENCE, ROOT, request, wait};
+use super::guest_test::{MEMORY, PATIENCE, wait};
 use super::requests::Requests;
 use super::threads::serve_by;
 use super::*;
 use crate::testing::{DriverQueue, memory};
+
+/// Whose requests are a byte each, with these meanings.
+const QUICK: u8 = 0;
+const SLOW: u8 = 1;
+const LAST: u8 = 2;
+
+/// Tells the test what it is asked for, and waits for it in slow requests.
+struct Told {
+    begin: Mutex<Sender<(u8, thread::ThreadId)>>,
+    released: Mutex<Receiver<()>>,
+}
+
+fn meaning(chain: &Chain) -> u8 {
+    let byte = chain.clone().readable().next().unwrap();
+    vm_memory::Bytes::read_obj(chain.memory(), byte.addr()).unwrap()
+}
+
+impl Protocol for Told {
+    fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
+        let asked = (meaning(&chain), thread::current().id());
+        self.begin.lock().unwrap().send(asked).unwrap();
+        if asked.0 == SLOW {
+            self.released.lock().unwrap().recv().unwrap();
+        }
+        Ok(0)
+    }
+
+    fn turn(&self, chain: &Chain) -> Turn {
+        match meaning(chain) {
+            SLOW => Turn::Slow,
+            LAST => Turn::Last,
+            _ => Turn::Quick,
+        }
+    }
+
+    fn forget(&self) {}
+}
 
 /// Threads that serve a queue by a function of the test, which waits in slow requests.
 struct Team {
@@ -21,33 +58,26 @@ struct Team {
     kick: EventFd,
     call: EventFd,
     requests: Arc<Requests>,
-    begun: Receiver<(u32, thread::ThreadId)>,
+    begun: Receiver<(u8, thread::ThreadId)>,
     answers: u16,
 }
 
 fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
     let memory = memory(MEMORY);
-    let driver = DriverQueue::new(&memory, 0, REQUEST_SIZE);
+    let driver = DriverQueue::new(&memory, 0, 512);
     let queue = driver.device_end(true);
     let (kick, call) = (queue.kick().try_clone(), queue.call().try_clone());
     let requests = Arc::new(Requests::new(vec![queue]).unwrap());
     let (begin, begun) = channel();
     let (release, released) = channel();
-    let released = Mutex::new(released);
-    let handle = |chain: crate::queue::Chain| {
-        let header = chain.clone().readable().next().unwrap();
-        let opcode = vm_memory::GuestAddress(header.addr().0 + 4);
-        let opcode: u32 = vm_memory::Bytes::read_obj(chain.memory(), opcode).unwrap();
-        begin.send((opcode, thread::current().id())).unwrap();
-        if opcode == Opcode::Fsync as u32 {
-            released.lock().unwrap().recv().unwrap();
-        }
-        Ok(0)
+    let told = Told {
+        begin: Mutex::new(begin),
+        released: Mutex::new(released),
     };
     let failed = EventFd::new(EFD_NONBLOCK).unwrap();
     thread::scope(|scope| {
         let served = Arc::clone(&requests);
-        scope.spawn(move || serve_by(&handle, &served, &failed, "team"));
+        scope.spawn(move || serve_by(&told, &served, &failed, "team"));
         let mut team = Team {
             driver,
             kick: kick.unwrap(),
@@ -62,12 +92,17 @@ fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
 }
 
 impl Team {
-    fn send(&mut self, opcode: Opcode) -> thread::ThreadId {
-        self.driver.send(&request(opcode as u32, ROOT, 0, &[]));
-        self.kick.write(1).unwrap();
+    /// Sends a request that is begun at once.
+    fn send(&mut self, meaning: u8) -> thread::ThreadId {
+        self.send_only(meaning);
         let (begun, thread) = self.begun.recv_timeout(patience()).unwrap();
-        assert_eq!(begun, opcode as u32);
+        assert_eq!(begun, meaning);
         thread
+    }
+
+    fn send_only(&mut self, meaning: u8) {
+        self.driver.send(&[meaning]);
+        self.kick.write(1).unwrap();
     }
 
     fn answered(&mut self) -> u32 {
@@ -91,8 +126,8 @@ fn patience() -> std::time::Duration {
 #[test]
 fn a_slow_request_delays_no_other() {
     with_team(|team, release| {
-        let slow = team.send(Opcode::Fsync);
-        let quick: HashSet<_> = (0..5).map(|_| team.send(Opcode::Getattr)).collect();
+        let slow = team.send(SLOW);
+        let quick: HashSet<_> = (0..5).map(|_| team.send(QUICK)).collect();
         assert!(!quick.contains(&slow));
         assert_eq!(quick.len(), 1, "one thread serves all that are quick");
         assert_eq!(
@@ -107,7 +142,7 @@ fn a_slow_request_delays_no_other() {
 #[test]
 fn quick_requests_need_one_thread() {
     with_team(|team, _| {
-        let threads: HashSet<_> = (0..100).map(|_| team.send(Opcode::Getattr)).collect();
+        let threads: HashSet<_> = (0..100).map(|_| team.send(QUICK)).collect();
         assert_eq!(threads.len(), 1);
     });
 }
@@ -115,13 +150,11 @@ fn quick_requests_need_one_thread() {
 #[test]
 fn more_slow_requests_than_threads_are_all_served() {
     with_team(|team, release| {
-        let threads: HashSet<_> = (0..4).map(|_| team.send(Opcode::Fsync)).collect();
+        let threads: HashSet<_> = (0..4).map(|_| team.send(SLOW)).collect();
         assert_eq!(threads.len(), 4);
         for _ in 0..3 {
-            team.driver
-                .send(&request(Opcode::Fsync as u32, ROOT, 0, &[]));
+            team.send_only(SLOW);
         }
-        team.kick.write(1).unwrap();
         for _ in 0..7 {
             release();
         }
@@ -129,7 +162,41 @@ fn more_slow_requests_than_threads_are_all_served() {
         answered.sort_unstable();
         assert_eq!(answered, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(team.begun.iter().take(3).count(), 3);
-        let again = team.send(Opcode::Getattr);
+        let again = team.send(QUICK);
         assert!(threads.contains(&again), "no more threads than four");
+    });
+}
+
+#[test]
+fn what_is_to_come_last_waits_for_what_came_before_and_delays_no_other() {
+    with_team(|team, release| {
+        team.send(SLOW);
+        team.send(SLOW);
+        team.send_only(LAST);
+        team.send(QUICK);
+        assert_eq!(team.answered(), 3);
+        release();
+        team.answered();
+        assert!(team.begun.try_recv().is_err(), "one is under way still");
+        release();
+        team.answered();
+        assert_eq!(team.answered(), 2);
+        // Those that come later are not waited for; there is nothing before this one.
+        team.send(LAST);
+        assert_eq!(team.answered(), 4);
+    });
+}
+
+/// The threads are used up by requests that wait, and the leader waits itself.
+#[test]
+fn many_that_are_to_come_last_are_all_served() {
+    with_team(|team, release| {
+        team.send(SLOW);
+        for _ in 0..6 {
+            team.send_only(LAST);
+        }
+        release();
+        let answered: HashSet<_> = (0..7).map(|_| team.answered()).collect();
+        assert_eq!(answered.len(), 7);
     });
 }
