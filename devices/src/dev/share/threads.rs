@@ -15,12 +15,11 @@ use std::thread::{self, JoinHandle, Scope};
 use tracing::warn;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::Config;
+use super::Protocol;
 use super::confinement::{own_directories, restrict_calls};
-use super::passthrough::Share;
 use super::requests::{Request, Requests};
 use crate::device::DeviceError;
-use crate::queue::{Chain, VirtQueue};
+use crate::queue::VirtQueue;
 
 /// Per share. So many requests that take long are worked on at once; with one more, others wait.
 pub(super) const MAX_THREADS: usize = 64;
@@ -43,8 +42,7 @@ pub(super) struct Threads {
 
 /// What the threads that serve one driver share.
 struct Team<'a> {
-    /// Executes a request, and returns the length of its answer.
-    handle: &'a (dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
+    protocol: &'a dyn Protocol,
     requests: &'a Requests,
     failed: &'a EventFd,
     name: &'a str,
@@ -61,30 +59,30 @@ enum Place {
 }
 
 impl Threads {
-    /// Starts the first thread and shares the directory.
-    pub(super) fn start(config: Config) -> io::Result<Self> {
+    /// Starts the first thread, which `open`s the directory. The kernel shows the first 15 bytes of `name`.
+    pub(super) fn start<P: Protocol>(
+        name: String,
+        open: impl FnOnce() -> io::Result<P> + Send + 'static,
+    ) -> io::Result<Self> {
         let (drivers, next_requests) = sync_channel::<Arc<Requests>>(1);
         let (driver_gone, over) = sync_channel(1);
         let (result, shared) = sync_channel(1);
         let failed = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let failure = Arc::clone(&failed);
-        // The kernel shows the first 15 bytes of a thread's name.
-        let name = format!("fs-{}", config.tag);
         let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
         let first = thread.spawn(move || {
-            let shared = Share::new(&config).and_then(|share| {
+            let shared = open().and_then(|protocol| {
                 restrict_calls()?;
-                Ok(share)
+                Ok(protocol)
             });
-            let share = match shared {
-                Ok(share) => share,
+            let protocol = match shared {
+                Ok(protocol) => protocol,
                 Err(error) => return drop(result.send(Err(error))),
             };
             let _ = result.send(Ok(()));
             while let Ok(requests) = next_requests.recv() {
-                let handle = |request| share.handle(request);
-                serve_by(&handle, &requests, &failure, &name);
-                share.forget();
+                serve_by(&protocol, &requests, &failure, &name);
+                protocol.forget();
                 drop(requests);
                 let _ = driver_gone.send(());
             }
@@ -135,15 +133,10 @@ impl Drop for Threads {
     }
 }
 
-/// Serves `requests` by `handle` until its end, on this thread and those that it adds.
-pub(super) fn serve_by(
-    handle: &(dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
-    requests: &Requests,
-    failed: &EventFd,
-    name: &str,
-) {
+/// Serves `requests` until their end, on this thread and those that it adds.
+pub(super) fn serve_by(protocol: &dyn Protocol, requests: &Requests, failed: &EventFd, name: &str) {
     let team = Team {
-        handle,
+        protocol,
         requests,
         failed,
         name,
@@ -172,7 +165,7 @@ impl Team<'_> {
             match self.requests.take()? {
                 Some(request) => {
                     if self.another_waits(scope) {
-                        self.requests.hand_over(&request)?;
+                        self.requests.hand_over(&request.place)?;
                     }
                     self.answer(request)?;
                 }
@@ -187,11 +180,14 @@ impl Team<'_> {
     }
 
     fn answer(&self, request: Request) -> Result<(), DeviceError> {
-        let (queue, head) = (request.queue(), request.chain.head_index());
-        let length = (self.handle)(request.chain)?;
+        let (place, head) = (request.place, request.chain.head_index());
+        if self.protocol.waits_for_earlier(&request.chain) {
+            self.requests.wait_for_earlier(&place);
+        }
+        let length = self.protocol.handle(request.chain);
         // Before the driver may make the next request, for which this thread is as good as one that waits.
         self.idle.fetch_add(1, Ordering::Relaxed);
-        self.requests.answer(queue, head, length)
+        self.requests.end(&place, head, length)
     }
 
     /// Has this thread be none that waits; whether there is one all the same.

@@ -19,7 +19,7 @@ type Inode = u64;
 type Handle = u64;
 
 /// A file system of which nothing impossible is asked.
-pub(super) struct Checked<F>(pub(super) F);
+pub(in crate::dev) struct Checked<F>(pub(super) F);
 
 /// Passes methods on, with the names in brackets checked.
 macro_rules! pass_on {

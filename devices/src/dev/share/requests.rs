@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::under_way::UnderWay;
 use crate::device::DeviceError;
 use crate::queue::{Chain, VirtQueue};
 
@@ -20,12 +21,19 @@ pub(super) struct Requests {
     /// Readable from the end on.
     end: EventFd,
     over: AtomicBool,
+    under_way: UnderWay,
 }
 
 /// A request and where its answer goes.
 pub(super) struct Request {
     pub(super) chain: Chain,
+    pub(super) place: Place,
+}
+
+/// Where a request came from: its queue, and its number among all.
+pub(super) struct Place {
     queue: usize,
+    number: u64,
 }
 
 impl Requests {
@@ -47,6 +55,7 @@ impl Requests {
             events,
             end,
             over: AtomicBool::new(false),
+            under_way: UnderWay::default(),
         })
     }
 
@@ -68,7 +77,10 @@ impl Requests {
             let mut ring = self.queue(queue);
             loop {
                 if let Some(chain) = ring.pop()? {
-                    return Ok(Some(Request { chain, queue }));
+                    // While no other thread can take the next one.
+                    let number = self.under_way.begin();
+                    let place = Place { queue, number };
+                    return Ok(Some(Request { chain, place }));
                 }
                 if !ring.enable_notifications()? {
                     break;
@@ -79,7 +91,7 @@ impl Requests {
     }
 
     /// Has another thread, one that waits, see to the requests behind one that was taken.
-    pub(super) fn hand_over(&self, taken: &Request) -> Result<(), DeviceError> {
+    pub(super) fn hand_over(&self, taken: &Place) -> Result<(), DeviceError> {
         let mut ring = self.queue(taken.queue);
         if ring.enable_notifications()? {
             ring.reschedule();
@@ -87,11 +99,25 @@ impl Requests {
         Ok(())
     }
 
-    /// Returns an answered request to the driver. Any thread.
-    pub(super) fn answer(&self, queue: usize, head: u16, length: u32) -> Result<(), DeviceError> {
-        let mut queue = self.queue(queue);
-        queue.push(head, length)?;
-        Ok(queue.signal()?)
+    /// Waits until all requests that were taken before this one are answered.
+    pub(super) fn wait_for_earlier(&self, place: &Place) {
+        self.under_way.wait_for_earlier(place.number);
+    }
+
+    /// Returns a request to the driver, with an answer of that length, or leaves it for good. Any thread.
+    pub(super) fn end(
+        &self,
+        place: &Place,
+        head: u16,
+        length: Result<u32, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let ended = length.and_then(|length| {
+            let mut queue = self.queue(place.queue);
+            queue.push(head, length)?;
+            Ok(queue.signal()?)
+        });
+        self.under_way.end(place.number);
+        ended
     }
 
     /// Waits for a kick, or the end. Returns whether either came within `milliseconds` (-1: without end).
@@ -113,11 +139,5 @@ impl Requests {
         self.queues[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Request {
-    pub(super) fn queue(&self) -> usize {
-        self.queue
     }
 }

@@ -7,17 +7,19 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use virtiofsd::fuse::Opcode;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::guest_test::{MEMORY, PATIENCE, ROOT, request, wait};
+use super::guest_test::{MEMORY, PATIENCE, wait};
 use super::requests::Requests;
 use super::threads::{MAX_THREADS, serve_by};
 use super::*;
 use crate::testing::{DriverQueue, memory};
 
-/// The one that takes as long as the test likes.
-const SLOW: Opcode = Opcode::Read;
+/// Whose requests are a byte each, with these meanings.
+const QUICK: u8 = 0;
+const SLOW: u8 = 1;
+const LAST: u8 = 2;
+const BROKEN: u8 = 3;
 
 thread_local! {
     /// Tells that a thread has ended.
@@ -32,13 +34,45 @@ impl Drop for Guard {
     }
 }
 
+/// Tells the test what it is asked for, and waits for it in slow requests.
+struct Told {
+    begin: Mutex<Sender<(u8, thread::ThreadId)>>,
+    released: Mutex<Receiver<()>>,
+    end: Mutex<Sender<()>>,
+}
+
+fn meaning(chain: &Chain) -> u8 {
+    let byte = chain.clone().readable().next().unwrap();
+    vm_memory::Bytes::read_obj(chain.memory(), byte.addr()).unwrap()
+}
+
+impl Protocol for Told {
+    fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
+        GUARD.set(Some(Guard(self.end.lock().unwrap().clone())));
+        let asked = (meaning(&chain), thread::current().id());
+        self.begin.lock().unwrap().send(asked).unwrap();
+        match asked.0 {
+            SLOW => self.released.lock().unwrap().recv().unwrap(),
+            BROKEN => return Err(DeviceError::Driver("broken".to_owned())),
+            _ => {}
+        }
+        Ok(0)
+    }
+
+    fn waits_for_earlier(&self, chain: &Chain) -> bool {
+        meaning(chain) == LAST
+    }
+
+    fn forget(&self) {}
+}
+
 /// Threads that serve a queue by a function of the test, which waits in slow requests.
 struct Team {
     driver: DriverQueue,
     kick: EventFd,
     call: EventFd,
     requests: Arc<Requests>,
-    begun: Receiver<(u32, thread::ThreadId)>,
+    begun: Receiver<(u8, thread::ThreadId)>,
     /// Of threads that have served a request.
     ended: Receiver<()>,
     answers: u16,
@@ -46,29 +80,22 @@ struct Team {
 
 fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
     let memory = memory(MEMORY);
-    let driver = DriverQueue::new(&memory, 0, REQUEST_SIZE);
+    let driver = DriverQueue::new(&memory, 0, 512);
     let queue = driver.device_end(true);
     let (kick, call) = (queue.kick().try_clone(), queue.call().try_clone());
     let requests = Arc::new(Requests::new(vec![queue]).unwrap());
     let (begin, begun) = channel();
     let (release, released) = channel();
     let (end, ended) = channel();
-    let released = Mutex::new(released);
-    let handle = |chain: crate::queue::Chain| {
-        let header = chain.clone().readable().next().unwrap();
-        let opcode = vm_memory::GuestAddress(header.addr().0 + 4);
-        let opcode: u32 = vm_memory::Bytes::read_obj(chain.memory(), opcode).unwrap();
-        GUARD.set(Some(Guard(end.clone())));
-        begin.send((opcode, thread::current().id())).unwrap();
-        if opcode == SLOW as u32 {
-            released.lock().unwrap().recv().unwrap();
-        }
-        Ok(0)
+    let told = Told {
+        begin: Mutex::new(begin),
+        released: Mutex::new(released),
+        end: Mutex::new(end),
     };
     let failed = EventFd::new(EFD_NONBLOCK).unwrap();
     thread::scope(|scope| {
         let served = Arc::clone(&requests);
-        scope.spawn(move || serve_by(&handle, &served, &failed, "team"));
+        scope.spawn(move || serve_by(&told, &served, &failed, "team"));
         let mut team = Team {
             driver,
             kick: kick.unwrap(),
@@ -84,12 +111,17 @@ fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
 }
 
 impl Team {
-    fn send(&mut self, opcode: Opcode) -> thread::ThreadId {
-        self.driver.send(&request(opcode as u32, ROOT, 0, &[]));
-        self.kick.write(1).unwrap();
+    /// Sends a request that is begun at once.
+    fn send(&mut self, meaning: u8) -> thread::ThreadId {
+        self.send_only(meaning);
         let (begun, thread) = self.begun.recv_timeout(patience()).unwrap();
-        assert_eq!(begun, opcode as u32);
+        assert_eq!(begun, meaning);
         thread
+    }
+
+    fn send_only(&mut self, meaning: u8) {
+        self.driver.send(&[meaning]);
+        self.kick.write(1).unwrap();
     }
 
     fn answered(&mut self) -> u32 {
@@ -115,7 +147,7 @@ fn a_request_that_takes_long_delays_no_other() {
     with_team(|team, release| {
         let slow = team.send(SLOW);
         for answer in 1..6 {
-            assert_ne!(team.send(Opcode::Getattr), slow);
+            assert_ne!(team.send(QUICK), slow);
             assert_eq!(team.answered(), answer);
         }
         release();
@@ -127,9 +159,8 @@ fn a_request_that_takes_long_delays_no_other() {
 fn one_request_at_a_time_needs_two_threads_at_most() {
     with_team(|team, _| {
         let mut threads = HashSet::new();
-        for answer in 0..200 {
-            threads.insert(team.send(Opcode::Getattr));
-            assert_eq!(u32::from(team.answers), answer);
+        for _ in 0..200 {
+            threads.insert(team.send(QUICK));
             team.answered();
         }
         assert!(threads.len() <= 2, "{} threads", threads.len());
@@ -142,7 +173,7 @@ fn more_requests_than_threads_are_all_served() {
     const MANY: u16 = 2 * MAX_THREADS as u16;
     with_team(|team, release| {
         for _ in 0..MANY {
-            team.driver.send(&request(SLOW as u32, ROOT, 0, &[]));
+            team.driver.send(&[SLOW]);
         }
         team.kick.write(1).unwrap();
         let begun = |team: &Team| team.begun.recv_timeout(patience()).unwrap().1;
@@ -173,7 +204,54 @@ fn threads_without_work_end() {
         for _ in 0..SOME - 2 {
             team.ended.recv_timeout(patience()).unwrap();
         }
-        team.send(Opcode::Getattr);
+        team.send(QUICK);
         team.answered();
+    });
+}
+
+#[test]
+fn what_is_to_come_last_waits_for_what_came_before_and_delays_no_other() {
+    with_team(|team, release| {
+        team.send(SLOW);
+        team.send(SLOW);
+        team.send_only(LAST);
+        team.send(QUICK);
+        assert_eq!(team.answered(), 3);
+        release();
+        team.answered();
+        assert!(team.begun.try_recv().is_err(), "one is under way still");
+        release();
+        team.answered();
+        assert_eq!(team.answered(), 2);
+        // Those that come later are not waited for; there is nothing before this one.
+        team.send(LAST);
+        assert_eq!(team.answered(), 4);
+    });
+}
+
+/// They use up the threads.
+#[test]
+fn many_that_are_to_come_last_are_all_served() {
+    const MANY: u32 = 2 * MAX_THREADS as u32;
+    with_team(|team, release| {
+        team.send(SLOW);
+        for _ in 1..MANY {
+            team.send_only(LAST);
+        }
+        release();
+        let answered: HashSet<_> = (0..MANY).map(|_| team.answered()).collect();
+        assert_eq!(answered.len() as u32, MANY);
+    });
+}
+
+#[test]
+fn a_request_that_fails_is_not_waited_for() {
+    with_team(|team, release| {
+        team.send(SLOW);
+        team.send(BROKEN);
+        team.send_only(LAST);
+        release();
+        assert_eq!(team.answered(), 0);
+        // It may be taken or not; the end of the test waits for all threads.
     });
 }
