@@ -7,6 +7,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use virtiofsd::filesystem::{
@@ -15,11 +16,13 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
+use super::locks::Locks;
+
 type Inode = u64;
 type Handle = u64;
 
-/// A file system of which nothing impossible is asked.
-pub(super) struct Checked<F>(pub(super) F);
+/// A file system of which nothing impossible is asked, with locks, which the library does not have.
+pub(super) struct Checked<F>(pub(super) Arc<F>, pub(super) Arc<Locks>);
 
 /// Passes methods on, with the names in brackets checked.
 macro_rules! pass_on {
@@ -60,13 +63,8 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
             parent: Inode, name: &CStr, mode: u32, kill_priv: bool, flags: u32, umask: u32,
             extensions: Extensions
         ) -> (Entry, Option<Handle>, OpenOptions);
-        flush[](inode: Inode, handle: Handle, lock_owner: u64) -> ();
         fsync[](inode: Inode, datasync: bool, handle: Handle) -> ();
         fallocate[](inode: Inode, handle: Handle, mode: u32, offset: u64, length: u64) -> ();
-        release[](
-            inode: Inode, flags: u32, handle: Handle, flush: bool, flock_release: bool,
-            lock_owner: Option<u64>
-        ) -> ();
         statfs[](inode: Inode) -> libc::statvfs64;
         setxattr[](
             inode: Inode, name: &CStr, value: &[u8], flags: u32, extra_flags: SetxattrFlags
@@ -88,7 +86,8 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
     }
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
-        self.0.init(capable)
+        let wanted = self.0.init(capable)?;
+        Ok(wanted | FsOptions::POSIX_LOCKS | FsOptions::FLOCK_LOCKS)
     }
 
     fn destroy(&self) {
@@ -101,6 +100,40 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
 
     fn batch_forget(&self, context: Context, requests: Vec<(Inode, u64)>) {
         self.0.batch_forget(context, requests);
+    }
+
+    fn flush(
+        &self,
+        context: Context,
+        inode: Inode,
+        handle: Handle,
+        lock_owner: u64,
+    ) -> io::Result<()> {
+        self.1.closed(inode, lock_owner);
+        self.0.flush(context, inode, handle, lock_owner)
+    }
+
+    fn release(
+        &self,
+        context: Context,
+        inode: Inode,
+        flags: u32,
+        handle: Handle,
+        flush: bool,
+        flock_release: bool,
+        lock_owner: Option<u64>,
+    ) -> io::Result<()> {
+        self.1.released(inode, handle);
+        // A lock of flock(2) ends with the handle's description.
+        self.0.release(
+            context,
+            inode,
+            flags,
+            handle,
+            flush,
+            flock_release,
+            lock_owner,
+        )
     }
 
     fn read<W: ZeroCopyWriter>(

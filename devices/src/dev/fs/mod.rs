@@ -11,6 +11,7 @@ mod fs_test;
 mod guest_test;
 #[cfg(test)]
 mod hostile_test;
+mod locks;
 mod passthrough;
 mod requests;
 mod sink;

@@ -1,6 +1,7 @@
 //! The file system itself: the virtiofsd library, configured for containers.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -14,7 +15,9 @@ use virtiofsd::server::Server;
 use super::Config;
 use super::checked::Checked;
 use super::confinement::{Outside, confine};
+use super::locks::{self, Answer, Locks};
 use super::sink::{HEADER, Sink};
+use super::threads::Serve;
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -30,12 +33,13 @@ const RESERVED_FDS: u64 = 256;
 /// One shared directory with the state of the guest's session.
 pub(super) struct Share {
     server: AnyServer,
+    locks: Arc<Locks>,
     sink: Sink,
 }
 
 enum AnyServer {
-    Writable(Server<Checked<PassthroughFs>>),
-    ReadOnly(Server<Checked<PassthroughFsRo>>),
+    Writable(Server<Checked<PassthroughFs>>, Arc<PassthroughFs>),
+    ReadOnly(Server<Checked<PassthroughFsRo>>, Arc<PassthroughFsRo>),
 }
 
 impl Share {
@@ -49,23 +53,29 @@ impl Share {
             )
         };
         let outside = confine(&config.directory).map_err(name)?;
-        let passthrough = configuration(outside).map_err(name)?;
+        let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let descriptors = outside.descriptors.try_clone()?;
+        let locks = Arc::new(Locks::new(&config.tag, descriptors, open_files)?);
+        let passthrough = configuration(outside, open_files);
         let server = if config.read_only {
-            let fs = PassthroughFsRo::new(passthrough).map_err(name)?;
-            AnyServer::ReadOnly(Server::new(Checked(fs)))
+            let fs = Arc::new(PassthroughFsRo::new(passthrough).map_err(name)?);
+            let checked = Checked(Arc::clone(&fs), Arc::clone(&locks));
+            AnyServer::ReadOnly(Server::new(checked), fs)
         } else {
-            let fs = PassthroughFs::new(passthrough).map_err(name)?;
-            AnyServer::Writable(Server::new(Checked(fs)))
+            let fs = Arc::new(PassthroughFs::new(passthrough).map_err(name)?);
+            let checked = Checked(Arc::clone(&fs), Arc::clone(&locks));
+            AnyServer::Writable(Server::new(checked), fs)
         };
         let sink = Sink::new()?;
-        Ok(Self { server, sink })
+        Ok(Self {
+            server,
+            locks,
+            sink,
+        })
     }
 
-    /// Executes the request in `chain`, and returns the length of the answer.
-    ///
-    /// # Errors
-    /// When it is no request, or there is too little room for the answer.
-    pub(super) fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
+    /// Asks the library to execute the request in `chain`, and returns the length of the answer.
+    fn ask_library(&self, chain: Chain) -> Result<u32, DeviceError> {
         let driver = |error: &dyn std::fmt::Display| DeviceError::Driver(error.to_string());
         let memory = chain.clone();
         let memory = memory.memory();
@@ -77,8 +87,8 @@ impl Share {
             writer = self.sink.writer().map_err(|e| driver(&e))?;
         }
         let length = match &self.server {
-            AnyServer::Writable(server) => server.handle_message::<()>(reader, writer, None),
-            AnyServer::ReadOnly(server) => server.handle_message::<()>(reader, writer, None),
+            AnyServer::Writable(server, _) => server.handle_message::<()>(reader, writer, None),
+            AnyServer::ReadOnly(server, _) => server.handle_message::<()>(reader, writer, None),
         };
         let length = length.map_err(|e| driver(&e))?;
         if length > 0 && !has_room {
@@ -89,16 +99,33 @@ impl Share {
 
     /// Closes all that the guest has open.
     pub(super) fn forget(&self) {
+        self.locks.clear();
         match &self.server {
-            AnyServer::Writable(server) => server.destroy(),
-            AnyServer::ReadOnly(server) => server.destroy(),
+            AnyServer::Writable(server, _) => server.destroy(),
+            AnyServer::ReadOnly(server, _) => server.destroy(),
         };
     }
 }
 
-fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
-    let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(PassthroughConfig {
+impl Serve for Share {
+    fn handle(&self, chain: Chain) -> Result<Answer, DeviceError> {
+        let answer = match &self.server {
+            AnyServer::Writable(_, fs) => self.locks.handle(&chain, &**fs)?,
+            AnyServer::ReadOnly(_, fs) => self.locks.handle(&chain, &**fs)?,
+        };
+        match answer {
+            Some(answer) => Ok(answer),
+            None => self.ask_library(chain).map(Answer::Length),
+        }
+    }
+
+    fn end(&self) {
+        self.locks.end();
+    }
+}
+
+fn configuration(outside: Outside, open_files: u64) -> PassthroughConfig {
+    PassthroughConfig {
         root_dir: "/".to_owned(),
         proc_sfd_rawfd: Some(outside.descriptors),
         proc_mountinfo_rawfd: Some(outside.mounts),
@@ -117,9 +144,11 @@ fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
         inode_file_handles: InodeFileHandlesMode::Never,
         readdirplus: true,
         allow_direct_io: true,
-        guest_fd_limit: open_files.saturating_sub(RESERVED_FDS),
+        guest_fd_limit: open_files
+            .saturating_sub(RESERVED_FDS)
+            .saturating_sub(locks::descriptors(open_files)),
         ..PassthroughConfig::default()
-    })
+    }
 }
 
 /// Lets this process open as many files as it may. Shared directories need up to two descriptors

@@ -125,8 +125,8 @@ impl Request {
         self.queue
     }
 
-    /// Whether it may take as long as a disk does. (Locks are the guest's own business: the
-    /// library does not offer them. Named pipes and devices are opened in the guest too.)
+    /// Whether it may take as long as a disk does. (What
+    /// waits for a lock has a thread of its own. Named pipes and devices are opened in the guest.)
     pub(super) fn is_slow(&self) -> bool {
         const SLOW: [u32; 5] = [
             Opcode::Fsync as u32,

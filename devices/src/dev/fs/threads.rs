@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Scope};
 
@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Config;
 use super::confinement::{own_directories, restrict_calls};
+use super::locks::{Answer, Wait};
 use super::passthrough::Share;
 use super::requests::{Request, Requests};
 use crate::device::DeviceError;
@@ -37,10 +38,21 @@ pub(super) struct Threads {
     first: Option<JoinHandle<()>>,
 }
 
+/// What requests are for.
+pub(super) trait Serve: Sync {
+    /// Executes a request.
+    ///
+    /// # Errors
+    /// When it is no request, or there is too little room for the answer.
+    fn handle(&self, request: Chain) -> Result<Answer, DeviceError>;
+
+    /// Has those return soon that wait to answer.
+    fn end(&self);
+}
+
 /// What the threads that serve one driver share.
 struct Team<'a> {
-    /// Executes a request, and returns the length of its answer.
-    handle: &'a (dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
+    server: &'a dyn Serve,
     requests: &'a Requests,
     failed: &'a EventFd,
     name: &'a str,
@@ -73,8 +85,7 @@ impl Threads {
             };
             let _ = result.send(Ok(()));
             while let Ok(requests) = next_requests.recv() {
-                let handle = |request| share.handle(request);
-                serve_by(&handle, &requests, &failure, &name);
+                serve_by(&share, &requests, &failure, &name);
                 share.forget();
                 drop(requests);
                 let _ = driver_gone.send(());
@@ -126,15 +137,10 @@ impl Drop for Threads {
     }
 }
 
-/// Serves `requests` by `handle` until its end, on this thread and those that it adds.
-pub(super) fn serve_by(
-    handle: &(dyn Fn(Chain) -> Result<u32, DeviceError> + Sync),
-    requests: &Requests,
-    failed: &EventFd,
-    name: &str,
-) {
+/// Serves `requests` by `server` until their end, on this thread and those that it adds.
+pub(super) fn serve_by(server: &dyn Serve, requests: &Requests, failed: &EventFd, name: &str) {
     let team = Team {
-        handle,
+        server,
         requests,
         failed,
         name,
@@ -142,17 +148,24 @@ pub(super) fn serve_by(
         threads: AtomicUsize::new(1),
         idle: AtomicUsize::new(1),
     };
-    thread::scope(|scope| team.work(scope));
+    thread::scope(|scope| {
+        team.work(scope);
+        server.end();
+    });
 }
 
 impl Team<'_> {
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         if let Err(error) = self.lead(scope) {
-            warn!("share {}: {error}", self.name);
-            self.requests.finish();
-            // A full counter is readable as well.
-            let _ = self.failed.write(1);
+            self.fail(&error);
         }
+    }
+
+    fn fail(&self, error: &DeviceError) {
+        warn!("share {}: {error}", self.name);
+        self.requests.finish();
+        // A full counter is readable as well.
+        let _ = self.failed.write(1);
     }
 
     fn lead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), DeviceError> {
@@ -163,19 +176,59 @@ impl Team<'_> {
             };
             if request.is_slow() && self.let_other_lead(scope) {
                 drop(lead);
-                let answered = self.answer(request);
+                let answered = self.answer(request, scope);
                 self.idle.fetch_add(1, Ordering::Relaxed);
                 answered?;
             } else {
-                self.answer(request)?;
+                self.answer(request, scope)?;
             }
         }
     }
 
-    fn answer(&self, request: Request) -> Result<(), DeviceError> {
+    fn answer<'scope>(
+        &'scope self,
+        request: Request,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<(), DeviceError> {
         let (queue, head) = (request.queue(), request.chain.head_index());
-        let length = (self.handle)(request.chain)?;
+        let length = match self.server.handle(request.chain)? {
+            Answer::Length(length) => length,
+            Answer::Later(wait) => {
+                let refused = match self.add_waiter(scope, queue, head) {
+                    Ok(waiter) => waiter.send(wait).err().map(|SendError(wait)| wait),
+                    Err(_) => Some(wait),
+                };
+                match refused {
+                    None => return Ok(()),
+                    Some(wait) => wait.refuse()?,
+                }
+            }
+        };
         self.requests.answer(queue, head, length)
+    }
+
+    /// Starts a thread that answers a request when it has waited long enough. The request is given to
+    /// it when there is one.
+    fn add_waiter<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        queue: usize,
+        head: u16,
+    ) -> io::Result<SyncSender<Wait>> {
+        let (give, given) = sync_channel::<Wait>(1);
+        let thread = thread::Builder::new()
+            .name(self.name.to_owned())
+            .stack_size(STACK);
+        thread.spawn_scoped(scope, move || {
+            let Ok(wait) = given.recv() else { return };
+            let answered = wait
+                .run()
+                .and_then(|length| self.requests.answer(queue, head, length));
+            if let Err(error) = answered {
+                self.fail(&error);
+            }
+        })?;
+        Ok(give)
     }
 
     /// Makes sure that another thread waits for the lead. Called by the one that has it.

@@ -10,9 +10,11 @@ use virtiofsd::fuse::Opcode;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::guest_test::{MEMORY, PATIENCE, ROOT, request, wait};
+use super::locks::Answer;
 use super::requests::Requests;
-use super::threads::serve_by;
+use super::threads::{Serve, serve_by};
 use super::*;
+use crate::queue::Chain;
 use crate::testing::{DriverQueue, memory};
 
 /// Threads that serve a queue by a function of the test, which waits in slow requests.
@@ -25,6 +27,17 @@ struct Team {
     answers: u16,
 }
 
+/// What requests are for.
+struct Played<F>(F);
+
+impl<F: Fn(Chain) -> Result<Answer, DeviceError> + Sync> Serve for Played<F> {
+    fn handle(&self, request: Chain) -> Result<Answer, DeviceError> {
+        (self.0)(request)
+    }
+
+    fn end(&self) {}
+}
+
 fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
     let memory = memory(MEMORY);
     let driver = DriverQueue::new(&memory, 0, REQUEST_SIZE);
@@ -34,7 +47,7 @@ fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
     let (begin, begun) = channel();
     let (release, released) = channel();
     let released = Mutex::new(released);
-    let handle = |chain: crate::queue::Chain| {
+    let handle = |chain: Chain| {
         let header = chain.clone().readable().next().unwrap();
         let opcode = vm_memory::GuestAddress(header.addr().0 + 4);
         let opcode: u32 = vm_memory::Bytes::read_obj(chain.memory(), opcode).unwrap();
@@ -42,12 +55,12 @@ fn with_team(test: impl FnOnce(&mut Team, &dyn Fn())) {
         if opcode == Opcode::Fsync as u32 {
             released.lock().unwrap().recv().unwrap();
         }
-        Ok(0)
+        Ok(Answer::Length(0))
     };
     let failed = EventFd::new(EFD_NONBLOCK).unwrap();
     thread::scope(|scope| {
         let served = Arc::clone(&requests);
-        scope.spawn(move || serve_by(&handle, &served, &failed, "team"));
+        scope.spawn(move || serve_by(&Played(handle), &served, &failed, "team"));
         let mut team = Team {
             driver,
             kick: kick.unwrap(),
