@@ -12,6 +12,7 @@ mod disks;
 mod exec;
 mod files;
 mod hung;
+mod locks;
 mod network;
 mod packages;
 mod process;

@@ -5,13 +5,13 @@ use std::path::Path;
 use virtiofsd::fuse::Opcode;
 
 use super::*;
-pub(super) use crate::dev::share::guest_test::{Guest, is_readable, wait};
+pub(in crate::dev) use crate::dev::share::guest_test::{Guest, is_readable, wait};
 
-pub(super) const ROOT: u64 = 1;
-pub(super) const REQUESTS: usize = 1;
+pub(in crate::dev) const ROOT: u64 = 1;
+pub(in crate::dev) const REQUESTS: usize = 1;
 
 impl Guest {
-    pub(super) fn new(directory: &Path, read_only: bool, tag: &str) -> Self {
+    pub(in crate::dev) fn new(directory: &Path, read_only: bool, tag: &str) -> Self {
         let config = Config {
             tag: tag.to_owned(),
             directory: directory.to_owned(),
@@ -21,7 +21,12 @@ impl Guest {
     }
 
     /// Sends a request and returns the error or the answer.
-    pub(super) fn ask(&mut self, opcode: Opcode, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
+    pub(in crate::dev) fn ask(
+        &mut self,
+        opcode: Opcode,
+        node: u64,
+        body: &[u8],
+    ) -> Result<Vec<u8>, i32> {
         self.send(&request(opcode as u32, node, self.uid, body));
         let (_, length) = self.answer();
         let answer = self.room(length);
@@ -33,20 +38,20 @@ impl Guest {
         }
     }
 
-    pub(super) fn mount(&mut self) {
+    pub(in crate::dev) fn mount(&mut self) {
         let mut body = words(&[7, 38, 1 << 17, 0]);
         body.resize(64, 0);
         let answer = self.ask(Opcode::Init, 0, &body).unwrap();
         assert_eq!(answer[..4], 7u32.to_le_bytes());
     }
 
-    pub(super) fn lookup(&mut self, name: &str) -> Result<u64, i32> {
+    pub(in crate::dev) fn lookup(&mut self, name: &str) -> Result<u64, i32> {
         let entry = self.ask(Opcode::Lookup, ROOT, format!("{name}\0").as_bytes())?;
         Ok(u64::from_le_bytes(*entry.first_chunk().unwrap()))
     }
 
     /// Creates a file and returns node and handle.
-    pub(super) fn create(&mut self, name: &str) -> Result<(u64, u64), i32> {
+    pub(in crate::dev) fn create(&mut self, name: &str) -> Result<(u64, u64), i32> {
         let mut body = words(&[libc::O_RDWR as u32, 0o100_666, 0, 0]);
         body.extend(format!("{name}\0").as_bytes());
         let answer = self.ask(Opcode::Create, ROOT, &body)?;
@@ -55,31 +60,31 @@ impl Guest {
         Ok((long(0), long(128)))
     }
 
-    pub(super) fn read(&mut self, node: u64, handle: u64) -> Vec<u8> {
+    pub(in crate::dev) fn read(&mut self, node: u64, handle: u64) -> Vec<u8> {
         let mut body = handle.to_le_bytes().to_vec();
         body.extend(words(&[0, 0, 4096, 0, 0, 0, 0, 0]));
         self.ask(Opcode::Read, node, &body).unwrap()
     }
 
-    pub(super) fn write(&mut self, node: u64, handle: u64, data: &[u8]) {
+    pub(in crate::dev) fn write(&mut self, node: u64, handle: u64, data: &[u8]) {
         let mut body = handle.to_le_bytes().to_vec();
         body.extend(words(&[0, 0, data.len() as u32, 0, 0, 0, 0, 0]));
         body.extend(data);
         self.ask(Opcode::Write, node, &body).unwrap();
     }
 
-    pub(super) fn open(&mut self, node: u64) -> u64 {
+    pub(in crate::dev) fn open(&mut self, node: u64) -> u64 {
         let answer = self.ask(Opcode::Open, node, &words(&[0, 0])).unwrap();
         u64::from_le_bytes(*answer.first_chunk().unwrap())
     }
 }
 
-pub(super) fn words(words: &[u32]) -> Vec<u8> {
+pub(in crate::dev) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// A request with its `struct fuse_in_header`.
-pub(super) fn request(opcode: u32, node: u64, uid: u32, body: &[u8]) -> Vec<u8> {
+pub(in crate::dev) fn request(opcode: u32, node: u64, uid: u32, body: &[u8]) -> Vec<u8> {
     let mut message = words(&[40 + body.len() as u32, opcode, 1, 0]);
     message.extend(node.to_le_bytes());
     message.extend(words(&[uid, uid, 1, 0]));

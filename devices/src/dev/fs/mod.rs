@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod fs_test;
 #[cfg(test)]
-mod guest_test;
+pub(super) mod guest_test;
 #[cfg(test)]
 mod hostile_test;
 mod server;

@@ -8,7 +8,7 @@ use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::server::Server;
 
 use super::sink::{HEADER, Sink};
-use crate::dev::share::{Checked, Config, Files, Protocol};
+use crate::dev::share::{Checked, Config, Files, Locks, Protocol};
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -19,24 +19,32 @@ pub(super) struct Fuse {
 }
 
 enum AnyServer {
-    Writable(Server<Checked<PassthroughFs>>),
-    ReadOnly(Server<Checked<PassthroughFsRo>>),
+    Writable(Server<Checked<PassthroughFs>>, Checked<PassthroughFs>),
+    ReadOnly(Server<Checked<PassthroughFsRo>>, Checked<PassthroughFsRo>),
 }
 
 impl Fuse {
     /// Shares the directory from this thread, which can reach nothing else afterwards.
     pub(super) fn new(config: &Config) -> io::Result<Self> {
         let server = match Files::open(config)? {
-            Files::Writable(files) => AnyServer::Writable(Server::new(files)),
-            Files::ReadOnly(files) => AnyServer::ReadOnly(Server::new(files)),
+            Files::Writable(files) => AnyServer::Writable(Server::new(files.clone()), files),
+            Files::ReadOnly(files) => AnyServer::ReadOnly(Server::new(files.clone()), files),
         };
         let sink = Sink::new()?;
         Ok(Self { server, sink })
     }
 }
 
-impl Protocol for Fuse {
-    fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
+impl Fuse {
+    fn locks(&self) -> &Locks {
+        match &self.server {
+            AnyServer::Writable(_, files) => files.locks(),
+            AnyServer::ReadOnly(_, files) => files.locks(),
+        }
+    }
+
+    /// Asks the library to execute the request in `chain`, and returns the length of the answer.
+    fn ask_library(&self, chain: Chain) -> Result<u32, DeviceError> {
         let driver = |error: &dyn std::fmt::Display| DeviceError::Driver(error.to_string());
         let memory = chain.clone();
         let memory = memory.memory();
@@ -48,8 +56,8 @@ impl Protocol for Fuse {
             writer = self.sink.writer().map_err(|e| driver(&e))?;
         }
         let length = match &self.server {
-            AnyServer::Writable(server) => server.handle_message::<()>(reader, writer, None),
-            AnyServer::ReadOnly(server) => server.handle_message::<()>(reader, writer, None),
+            AnyServer::Writable(server, _) => server.handle_message::<()>(reader, writer, None),
+            AnyServer::ReadOnly(server, _) => server.handle_message::<()>(reader, writer, None),
         };
         let length = length.map_err(|e| driver(&e))?;
         if length > 0 && !has_room {
@@ -57,11 +65,26 @@ impl Protocol for Fuse {
         }
         u32::try_from(length).map_err(|e| driver(&e))
     }
+}
+
+impl Protocol for Fuse {
+    fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
+        let answered = match &self.server {
+            AnyServer::Writable(_, files) => files.locks().handle(&chain, files)?,
+            AnyServer::ReadOnly(_, files) => files.locks().handle(&chain, files)?,
+        };
+        answered.map_or_else(|| self.ask_library(chain), Ok)
+    }
+
+    fn end(&self) {
+        self.locks().end();
+    }
 
     fn forget(&self) {
+        self.locks().clear();
         match &self.server {
-            AnyServer::Writable(server) => server.destroy(),
-            AnyServer::ReadOnly(server) => server.destroy(),
+            AnyServer::Writable(server, _) => server.destroy(),
+            AnyServer::ReadOnly(server, _) => server.destroy(),
         };
     }
 }

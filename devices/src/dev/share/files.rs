@@ -12,6 +12,7 @@ use virtiofsd::passthrough::{
 use super::Config;
 use super::checked::Checked;
 use super::confinement::{Outside, confine};
+use super::locks::{self, Locks};
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
 /// SSHFS users are used to: what changes on the host is seen in the guest soon after, while the
@@ -37,11 +38,15 @@ impl Files {
     /// When that is not possible; names the directory.
     pub(in crate::dev) fn open(config: &Config) -> io::Result<Self> {
         let open = || {
-            let passthrough = configuration(confine(&config.directory)?)?;
+            let outside = confine(&config.directory)?;
+            let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            let descriptors = outside.descriptors.try_clone()?;
+            let locks = Locks::new(&config.tag, descriptors, open_files)?;
+            let passthrough = configuration(outside)?;
             Ok(if config.read_only {
-                Self::ReadOnly(Checked(PassthroughFsRo::new(passthrough)?))
+                Self::ReadOnly(Checked::new(PassthroughFsRo::new(passthrough)?, locks))
             } else {
-                Self::Writable(Checked(PassthroughFs::new(passthrough)?))
+                Self::Writable(Checked::new(PassthroughFs::new(passthrough)?, locks))
             })
         };
         open().map_err(|source: io::Error| {
@@ -85,7 +90,8 @@ fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
 /// When the limit cannot be asked for.
 pub(in crate::dev) fn open_files_limit() -> io::Result<u64> {
     let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(open_files.saturating_sub(RESERVED_FDS))
+    let reserved = RESERVED_FDS + locks::descriptors(open_files);
+    Ok(open_files.saturating_sub(reserved))
 }
 
 /// Lets this process open as many files as it may. Shared directories need up to two descriptors

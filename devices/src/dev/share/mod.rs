@@ -7,6 +7,7 @@ mod device;
 mod files;
 #[cfg(test)]
 pub(super) mod guest_test;
+mod locks;
 mod requests;
 mod threads;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub(super) use checked::Checked;
 pub(super) use device::FAILED_TOKEN;
 pub(super) use device::SYSTEM_CALLS;
 pub(super) use files::{Files, open_files_limit};
+pub(super) use locks::Locks;
 
 /// What is shared, and by which name.
 #[derive(Clone, Debug)]
@@ -52,6 +54,9 @@ pub(super) trait Protocol: Sync {
     fn waits_for_earlier(&self, _chain: &Chain) -> bool {
         false
     }
+
+    /// No request comes any more: those that wait for others return soon. Several threads may say so.
+    fn end(&self) {}
 
     /// Closes all that the guest has open.
     fn forget(&self);

@@ -22,7 +22,7 @@ use crate::device::DeviceError;
 use crate::queue::VirtQueue;
 
 /// Per share. So many requests that take long are worked on at once; with one more, others wait.
-pub(super) const MAX_THREADS: usize = 64;
+pub(super) const MAX_THREADS: usize = 128;
 /// So many stay when there is nothing to do.
 const KEPT_THREADS: usize = 2;
 /// How long others wait for work, in milliseconds.
@@ -153,6 +153,9 @@ impl Team<'_> {
             self.requests.finish();
             // A full counter is readable as well.
             let _ = self.failed.write(1);
+        }
+        if self.requests.are_over() {
+            self.protocol.end();
         }
     }
 

@@ -50,7 +50,8 @@ impl Protocol for Told {
     fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
         GUARD.set(Some(Guard(self.end.lock().unwrap().clone())));
         let asked = (meaning(&chain), thread::current().id());
-        self.begin.lock().unwrap().send(asked).unwrap();
+        // The test may be at its end.
+        let _ = self.begin.lock().unwrap().send(asked);
         match asked.0 {
             SLOW => self.released.lock().unwrap().recv().unwrap(),
             BROKEN => return Err(DeviceError::Driver("broken".to_owned())),
