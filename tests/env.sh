@@ -38,7 +38,7 @@ packages() {
 apt() { DEBIAN_FRONTEND=noninteractive logged "$root/target/apt-$1.log" apt-get -o DPkg::Lock::Timeout=600 "$@"; }
 
 # What kernel-config/build needs.
-kernel_packages=(gcc make flex bison bc libelf-dev libc6-dev xz-utils kmod)
+kernel_packages=(gcc make patch flex bison bc libelf-dev libc6-dev xz-utils kmod)
 
 # evict KEPT DIRECTORY PATTERN: removes entries of a cache, those of one kind: what was not used for 30 days, and all but
 # the last used few; but nothing that was used within the hour, because somebody may be about to read it.

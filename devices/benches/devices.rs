@@ -9,7 +9,7 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use devices::Memory;
 use devices::dev::console::{self, ConsoleHandle, NamedPort, Streams};
-use devices::dev::{DeviceSpec, fs, rng};
+use devices::dev::{DeviceSpec, rng, share};
 use devices::device::{Activation, VirtioDevice};
 use devices::queue::VirtQueue;
 use devices::stream::{Input, Output};
@@ -117,7 +117,7 @@ fn random(c: &mut Criterion) {
 
 /// Another thread answers, as in a virtual machine: two switches of threads are part of it.
 fn share(c: &mut Criterion) {
-    let mut guest = Guest::new(DeviceSpec::Fs(fs::Config {
+    let mut guest = Guest::new(DeviceSpec::Fs(share::Config {
         tag: "bench".to_owned(),
         directory: Path::new("/").to_owned(),
         read_only: true,

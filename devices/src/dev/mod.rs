@@ -6,6 +6,7 @@ pub mod console;
 pub mod fs;
 pub mod net;
 pub mod rng;
+pub mod share;
 pub mod vsock;
 
 use std::io;
@@ -22,7 +23,7 @@ pub enum DeviceSpec {
     /// Random numbers.
     Rng(rng::Config),
     /// A shared directory.
-    Fs(fs::Config),
+    Fs(share::Config),
     /// A network interface.
     Net(net::Config),
     /// Stream connections between programs of the host and of the guest.
@@ -41,7 +42,7 @@ impl DeviceSpec {
             Self::Blk(config) => blk::new(config)?,
             Self::Console(config) => Box::new(console::Console::new(config)?),
             Self::Rng(config) => Box::new(rng::Rng::new(config)?),
-            Self::Fs(config) => Box::new(fs::Fs::new(config)?),
+            Self::Fs(config) => Box::new(fs::new(config)?),
             Self::Net(config) => net::new(config)?,
             Self::Vsock(config) => vsock::new(config)?,
         })

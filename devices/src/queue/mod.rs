@@ -72,7 +72,7 @@ impl VirtQueue {
 
     /// Asks the driver to kick again. Returns whether chains came in meanwhile, which must then be
     /// looked at, as no kick will tell of them.
-    fn enable_notifications(&mut self) -> Result<bool, QueueError> {
+    pub(crate) fn enable_notifications(&mut self) -> Result<bool, QueueError> {
         if !self.ring.ready() {
             return Ok(false);
         }

@@ -209,3 +209,29 @@ fn changes_on_the_host_are_seen_in_the_guest() {
         done.stdout()
     );
 }
+
+const LOCKS: &str = r#"
+fscheck check /check flock locks-of-processes locks-of-descriptions || exit 1
+flock -n /locked true && exit 2
+timeout 1 flock /locked true && exit 3
+echo waiting
+flock /locked sh -c 'echo has it; sleep 1000'
+"#;
+
+#[test]
+#[ignore = "boots a guest: make test"]
+fn locks_are_the_hosts() {
+    let (rootfs, guest) = fscheck();
+    fs::write(rootfs.join("locked"), "").unwrap();
+    let open = || fs::File::open(rootfs.join("locked")).unwrap();
+    let file = open();
+    file.lock().unwrap();
+    let mut guest = guest.start(["/bin/sh", "-c", LOCKS]).unwrap();
+    guest.wait_for("waiting\n").unwrap();
+    file.unlock().unwrap();
+    guest.wait_for("has it\n").unwrap();
+    assert!(file.try_lock().is_err(), "the guest has it");
+    guest.signal(rustix::process::Signal::KILL).unwrap();
+    guest.wait().unwrap();
+    open().lock().unwrap();
+}

@@ -11,6 +11,8 @@ mod detached;
 mod disks;
 mod exec;
 mod files;
+mod hung;
+mod locks;
 mod modules;
 mod network;
 mod packages;

@@ -9,6 +9,7 @@ use virtiofsd::fuse::Opcode;
 
 use super::guest_test::{Guest, words};
 use super::*;
+use crate::device::VirtioDevice;
 
 #[test]
 fn files_are_read_and_written_in_both_directions() {
@@ -117,7 +118,7 @@ fn what_cannot_be_shared_is_named() {
             directory: directory.to_owned(),
             read_only: false,
         };
-        Fs::new(config).unwrap_err().to_string()
+        new(config).unwrap_err().to_string()
     };
     let missing = share.path().join("missing");
     assert!(error("t", &missing).contains("/missing: No such file"));

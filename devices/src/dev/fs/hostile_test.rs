@@ -9,7 +9,10 @@ use tempfile::{TempDir, tempdir};
 use virtiofsd::fuse::Opcode;
 
 use super::guest_test::{Guest, ROOT, is_readable, request, wait, words};
-use super::*;
+use vmm_sys_util::epoll::EventSet;
+
+use crate::dev::share::FAILED_TOKEN;
+use crate::device::VirtioDevice;
 use crate::testing::FakeWatch;
 
 #[test]

@@ -9,6 +9,7 @@ mod acl;
 mod await_change;
 mod data;
 mod expect;
+mod locks;
 mod many_files;
 mod mapping;
 mod operation;
@@ -104,6 +105,7 @@ fn checks() -> impl Iterator<Item = &'static Check> {
         many_files::CHECKS,
         users::CHECKS,
         acl::CHECKS,
+        locks::CHECKS,
     ]
     .into_iter()
     .flatten()

@@ -31,7 +31,7 @@ pub const CAPABILITIES: [&str; 8] = [
 ];
 
 /// What the threads ask of the kernel beside [`ANY_THREAD`]'s.
-const CALLS: [libc::c_long; 60] = [
+const CALLS: [libc::c_long; 61] = [
     // Waiting for requests, and threads for slow ones.
     libc::SYS_clone,
     libc::SYS_clone3,
@@ -54,6 +54,7 @@ const CALLS: [libc::c_long; 60] = [
     // Files and directories.
     libc::SYS_copy_file_range,
     libc::SYS_dup,
+    libc::SYS_dup3,
     libc::SYS_fallocate,
     libc::SYS_fchdir,
     libc::SYS_fchmod,

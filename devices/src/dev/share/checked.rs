@@ -7,6 +7,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use virtiofsd::filesystem::{
@@ -15,18 +16,46 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
+use super::locks::Locks;
+
 type Inode = u64;
 type Handle = u64;
 
-/// A file system of which nothing impossible is asked.
-pub(super) struct Checked<F>(pub(super) F);
+/// A file system of which nothing impossible is asked, with locks, which the library does not have.
+pub(in crate::dev) struct Checked<F> {
+    files: Arc<F>,
+    locks: Arc<Locks>,
+}
+
+impl<F> Checked<F> {
+    pub(super) fn new(files: F, locks: Locks) -> Self {
+        Self {
+            files: Arc::new(files),
+            locks: Arc::new(locks),
+        }
+    }
+
+    pub(in crate::dev) fn locks(&self) -> &Arc<Locks> {
+        &self.locks
+    }
+}
+
+/// The same file system, not a copy.
+impl<F> Clone for Checked<F> {
+    fn clone(&self) -> Self {
+        Self {
+            files: Arc::clone(&self.files),
+            locks: Arc::clone(&self.locks),
+        }
+    }
+}
 
 /// Passes methods on, with the names in brackets checked.
 macro_rules! pass_on {
     ($($method:ident[$($name:ident)*]($($arg:ident: $type:ty),*) -> $result:ty;)*) => {$(
         fn $method(&self, context: Context, $($arg: $type),*) -> io::Result<$result> {
             $(check_name($name)?;)*
-            self.0.$method(context, $($arg),*)
+            self.files.$method(context, $($arg),*)
         }
     )*};
 }
@@ -60,13 +89,8 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
             parent: Inode, name: &CStr, mode: u32, kill_priv: bool, flags: u32, umask: u32,
             extensions: Extensions
         ) -> (Entry, Option<Handle>, OpenOptions);
-        flush[](inode: Inode, handle: Handle, lock_owner: u64) -> ();
         fsync[](inode: Inode, datasync: bool, handle: Handle) -> ();
         fallocate[](inode: Inode, handle: Handle, mode: u32, offset: u64, length: u64) -> ();
-        release[](
-            inode: Inode, flags: u32, handle: Handle, flush: bool, flock_release: bool,
-            lock_owner: Option<u64>
-        ) -> ();
         statfs[](inode: Inode) -> libc::statvfs64;
         setxattr[](
             inode: Inode, name: &CStr, value: &[u8], flags: u32, extra_flags: SetxattrFlags
@@ -88,19 +112,54 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
     }
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
-        self.0.init(capable)
+        let wanted = self.files.init(capable)?;
+        Ok(wanted | FsOptions::POSIX_LOCKS | FsOptions::FLOCK_LOCKS)
     }
 
     fn destroy(&self) {
-        self.0.destroy();
+        self.files.destroy();
     }
 
     fn forget(&self, context: Context, inode: Inode, count: u64) {
-        self.0.forget(context, inode, count);
+        self.files.forget(context, inode, count);
     }
 
     fn batch_forget(&self, context: Context, requests: Vec<(Inode, u64)>) {
-        self.0.batch_forget(context, requests);
+        self.files.batch_forget(context, requests);
+    }
+
+    fn flush(
+        &self,
+        context: Context,
+        inode: Inode,
+        handle: Handle,
+        lock_owner: u64,
+    ) -> io::Result<()> {
+        self.locks.closed(inode, lock_owner);
+        self.files.flush(context, inode, handle, lock_owner)
+    }
+
+    fn release(
+        &self,
+        context: Context,
+        inode: Inode,
+        flags: u32,
+        handle: Handle,
+        flush: bool,
+        flock_release: bool,
+        lock_owner: Option<u64>,
+    ) -> io::Result<()> {
+        self.locks.released(inode, handle);
+        // A lock of flock(2) ends with the handle's description.
+        self.files.release(
+            context,
+            inode,
+            flags,
+            handle,
+            flush,
+            flock_release,
+            lock_owner,
+        )
     }
 
     fn read<W: ZeroCopyWriter>(
@@ -115,7 +174,7 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         flags: u32,
     ) -> io::Result<usize> {
         check_offset(offset)?;
-        self.0.read(
+        self.files.read(
             context, inode, handle, writer, size, offset, lock_owner, flags,
         )
     }
@@ -134,7 +193,7 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         flags: u32,
     ) -> io::Result<usize> {
         check_offset(offset)?;
-        self.0.write(
+        self.files.write(
             context,
             inode,
             handle,
