@@ -6,7 +6,8 @@ use anyhow::{Context, Result, anyhow};
 use vmm::command::{Command, Forwarded};
 use vmm::config::Config;
 use vmm::program::RUNQ_VMM;
-use vmm::{Console, CpuFeatures, DeviceSpec, fs};
+use vmm::share::Share;
+use vmm::{Console, CpuFeatures, DeviceSpec};
 
 use super::options::{ConsoleKind, Options, ROOT_TAG};
 
@@ -73,11 +74,13 @@ impl Options {
             .map(|s| (s.tag.as_str(), &s.directory, s.read_only));
         root.chain(more)
             .map(|(tag, directory, read_only)| {
-                DeviceSpec::Fs(fs::Config {
+                Share {
                     tag: tag.to_owned(),
                     directory: directory.clone(),
                     read_only,
-                })
+                    p9: self.p9_cache,
+                }
+                .device()
             })
             .collect()
     }

@@ -2,6 +2,7 @@
 
 use proto::{FileSystem, Mount, MountFlags, Mountable, Process, Root, Start};
 use vmm::command::terminal;
+use vmm::share::{self, P9Cache};
 
 use super::options::{Options, ROOT_TAG};
 
@@ -13,20 +14,20 @@ impl Options {
         match &self.start {
             Some(start) => Some(start.as_ref().clone()),
             None if self.command.is_empty() => None,
-            None => Some(start(self.command.clone())),
+            None => Some(start(self.command.clone(), self.p9_cache)),
         }
     }
 }
 
 /// A command in the share that is its root, with our terminal if we have one.
-fn start(command: Vec<String>) -> Start {
+fn start(command: Vec<String>, p9: Option<P9Cache>) -> Start {
     let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
     let size = terminal::window_size();
     let mut env = vec![DEFAULT_PATH.to_owned()];
     env.extend(size.and(term.ok()));
     Start {
         root: Root {
-            file_system: FileSystem::virtiofs(ROOT_TAG, false),
+            file_system: share::file_system(ROOT_TAG, p9),
             ..Default::default()
         },
         mounts: standard_mounts(),
