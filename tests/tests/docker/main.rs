@@ -17,6 +17,7 @@ mod process;
 mod refusals;
 mod root_disk;
 mod several;
+mod shares_9p;
 mod volumes;
 
 use tests::docker::script;
