@@ -49,7 +49,9 @@ pub(crate) fn mount_at(
     mount(Some(source), target, Some(fstype), flags, Some(data)).map_err(|errno| {
         let hint = match (errno, fstype) {
             (Errno::ENODEV, _) => UNKNOWN,
-            (Errno::EINVAL, "virtiofs") => " (there is no share with this tag)",
+            (Errno::EINVAL, "virtiofs") | (Errno::ENOENT, "9p") => {
+                " (there is no share with this tag)"
+            }
             _ => "",
         };
         anyhow!(errno).context(format!("mount {fstype} {source} on {target}{hint}"))

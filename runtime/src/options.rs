@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use proto::RootDisk;
+use vmm::share::P9Cache;
 use vmm::{CpuFeatures, MIN_RAM};
 
 use crate::disk;
@@ -52,7 +53,7 @@ const MOST_MEMORY: u64 = 64 << 20;
 const MOST_CPUS: u32 = 1024;
 
 /// What is not supported yet. A container that asks for it is refused.
-const NOT_YET: [(&str, &str); 2] = [("9pcache", "RUNQ_9PCACHE"), ("", "RUNQ_APUUID")];
+const NOT_YET: [(&str, &str); 1] = [("", "RUNQ_APUUID")];
 
 /// The variable that names the disk that the root is on.
 pub(crate) const ROOT_DISK: &str = "RUNQ_ROOTDISK";
@@ -72,6 +73,8 @@ pub struct Options {
     pub environment_file: bool,
     /// Switches for CPU features, as [`CpuFeatures`] reads them.
     pub cpu_features: String,
+    /// Root and volumes come by 9P with this cache; unset: by virtio-fs.
+    pub p9_cache: Option<P9Cache>,
     /// The disk that the root is on, by its ID; whether the container has it is not known here.
     pub root_disk: Option<RootDisk>,
     /// The command is systemd.
@@ -108,6 +111,7 @@ impl Options {
             tmpfs: source.paths("tmpfs", &[])?,
             environment_file: source.flag("runqenv", "RUNQ_RUNQENV")?,
             cpu_features: cpu_features(&source)?,
+            p9_cache: p9_cache(&source)?,
             root_disk: root_disk(&source)?,
             systemd: source.flag("", "RUNQ_SYSTEMD")?,
             exec: !source.flag("noexec", "RUNQ_NOEXEC")?,
@@ -125,6 +129,17 @@ fn cpu_features(source: &Source) -> Result<String> {
     };
     CpuFeatures::parse(setting.value).map_err(|error| anyhow!("{setting}: {error}"))?;
     Ok(setting.value.to_owned())
+}
+
+fn p9_cache(source: &Source) -> Result<Option<P9Cache>> {
+    let setting = source.find("9pcache", &["RUNQ_9PCACHE"]);
+    // Set to nothing, it undoes the option.
+    let setting = setting.filter(|setting| !setting.value.is_empty());
+    let parse = |setting: Setting<'_>| {
+        let parsed = setting.value.parse();
+        parsed.map_err(|error| anyhow!("{setting}: {error}"))
+    };
+    setting.map(parse).transpose()
 }
 
 fn root_disk(source: &Source) -> Result<Option<RootDisk>> {

@@ -22,6 +22,7 @@ fn the_defaults_are_those_of_the_documentation() {
             tmpfs: Vec::new(),
             environment_file: false,
             cpu_features: "host".into(),
+            p9_cache: None,
             root_disk: None,
             systemd: false,
             exec: true,
@@ -92,12 +93,28 @@ fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
 #[test]
 fn what_is_not_there_yet_is_refused() {
     assert_eq!(
-        error(&[("9pcache", "none")], &[]),
-        "--9pcache none: not supported yet"
-    );
-    assert_eq!(
         error(&[], &["RUNQ_APUUID=1"]),
         "RUNQ_APUUID=1: not supported yet"
+    );
+}
+
+#[test]
+fn a_9p_cache_is_one_that_linux_has() {
+    let read = |given: &[_], environment: &[_]| read(given, environment).unwrap().p9_cache;
+    for cache in P9Cache::ALL {
+        assert_eq!(read(&[("9pcache", cache.name())], &[]), Some(cache));
+    }
+    assert_eq!(read(&[], &[]), None);
+    let given = [("9pcache", "none")];
+    assert_eq!(read(&given, &["RUNQ_9PCACHE=mmap"]), Some(P9Cache::Mmap));
+    assert_eq!(read(&given, &["RUNQ_9PCACHE="]), None);
+    assert_eq!(
+        error(&[], &["RUNQ_9PCACHE=writeback"]),
+        "RUNQ_9PCACHE=writeback: none, loose, fscache, mmap are allowed"
+    );
+    assert_eq!(
+        error(&[("9pcache", "no")], &[]),
+        "--9pcache no: none, loose, fscache, mmap are allowed"
     );
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proto::Start;
 use serde::{Deserialize, Serialize};
 use vmm::disk::Cache;
+use vmm::share::P9Cache;
 
 use crate::resolv_conf::Dns;
 
@@ -31,7 +32,7 @@ pub const SHARED_MODULES: &str = "modules";
 /// in /dev because that alone may have device nodes, and is not shared with the guest.
 pub const DISKS: &str = "/dev/disks";
 
-/// Tag of that virtio-fs share.
+/// Tag of that share.
 pub const SHARE_TAG: &str = "runq";
 
 /// The longest file that is read, in bytes: JSON takes a few times what the same message takes on its way to the
@@ -54,6 +55,8 @@ pub struct VmSpec {
     pub systemd: bool,
     /// Contents of the container's resolv.conf; unset: it stays Docker's.
     pub dns: Option<Dns>,
+    /// By 9P with this cache the share is served, not by virtio-fs.
+    pub p9_cache: Option<P9Cache>,
     /// Disks, in the order of the guest's names for them.
     pub disks: Vec<Disk>,
     /// What init mounts and runs.
@@ -158,6 +161,7 @@ mod tests {
             cpu_features: "host,-avx2".into(),
             systemd: true,
             dns: Some(Dns::default()),
+            p9_cache: Some(P9Cache::Loose),
             disks: vec![Disk {
                 name: "data (/srv/data)".into(),
                 path: "/dev/disks/0/data".into(),

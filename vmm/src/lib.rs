@@ -4,7 +4,7 @@
 //! Config ──▶ Vm::new ──▶ Board (memory, buses) + EventLoop (devices) + vCPUs ──▶ Vm::run ──▶ Ended ──▶ Verdict
 //! ```
 //!
-//! One thread serves the event loop, each vCPU has a thread, and so has each virtio-fs share, each disk,
+//! One thread serves the event loop, each vCPU has a thread, and so has each share, each disk,
 //! and each network interface or socket device that the kernel does not serve, or that may be unplugged.
 //! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
 //! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
@@ -25,6 +25,7 @@ pub mod memory;
 pub mod network;
 mod plug;
 pub mod program;
+pub mod share;
 pub mod stats;
 pub mod vcpu;
 pub mod verdict;
@@ -32,5 +33,5 @@ pub mod vm;
 pub mod vsock;
 
 pub use arch::{CpuFeatures, cmdline::Console, layout::MIN_RAM, syscalls};
-pub use devices::dev::{DeviceSpec, fs};
+pub use devices::dev::DeviceSpec;
 pub use devices::seccomp;

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arch::cmdline::Console;
-use devices::dev::{DeviceSpec, fs, net, rng};
+use devices::dev::{DeviceSpec, net, rng, share};
 use devices::device::Traits;
 use devices::event_loop::{EventLoop, Stopper, add_device};
 use devices::stream;
@@ -92,7 +92,7 @@ impl<B: Board> Vm<B> {
         let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
         let (mut control, console) = command::connect(&config, event_loop.stopper())?;
         let progress = control.progress();
-        fs::raise_open_files_limit().context("limit of open files")?;
+        share::raise_open_files_limit().context("limit of open files")?;
         check_size(kvm, &config)?;
         add_own_devices(&mut config, console);
 

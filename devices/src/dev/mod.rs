@@ -5,6 +5,7 @@ pub mod blk;
 pub mod console;
 pub mod fs;
 pub mod net;
+pub mod p9;
 pub mod rng;
 pub mod share;
 pub mod vsock;
@@ -24,6 +25,8 @@ pub enum DeviceSpec {
     Rng(rng::Config),
     /// A shared directory.
     Fs(share::Config),
+    /// A shared directory, for a guest that wants 9P.
+    P9(p9::Config),
     /// A network interface.
     Net(net::Config),
     /// Stream connections between programs of the host and of the guest.
@@ -43,6 +46,7 @@ impl DeviceSpec {
             Self::Console(config) => Box::new(console::Console::new(config)?),
             Self::Rng(config) => Box::new(rng::Rng::new(config)?),
             Self::Fs(config) => Box::new(fs::new(config)?),
+            Self::P9(config) => Box::new(p9::new(config)?),
             Self::Net(config) => net::new(config)?,
             Self::Vsock(config) => vsock::new(config)?,
         })

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
@@ -153,9 +153,38 @@ impl DriverQueue {
         head
     }
 
+    /// The same by an indirect table, which is written to `table` (section 2.7.5.3).
+    pub fn add_indirect(&mut self, table: u64, buffers: &[Buffer]) -> u16 {
+        for (index, buffer) in (1..).zip(buffers) {
+            let is_last = usize::from(index) == buffers.len();
+            let next = if is_last { 0 } else { VRING_DESC_F_NEXT as u16 };
+            let write = if buffer.writable {
+                VRING_DESC_F_WRITE as u16
+            } else {
+                0
+            };
+            let at = table + 16 * u64::from(index - 1);
+            self.write_descriptor(at, *buffer, next | write, index);
+        }
+        let head = self.next_descriptor;
+        self.next_descriptor = (head + 1) % self.size;
+        let indirect = Buffer {
+            address: table,
+            length: 16 * buffers.len() as u32,
+            writable: false,
+        };
+        self.set_descriptor(head, indirect, VRING_DESC_F_INDIRECT as u16, 0);
+        self.make_available(head);
+        head
+    }
+
     /// Writes a descriptor as it is given; `flags` decide, not `buffer.writable`.
     pub fn set_descriptor(&self, index: u16, buffer: Buffer, flags: u16, next: u16) {
         let at = self.descriptors() + 16 * u64::from(index);
+        self.write_descriptor(at, buffer, flags, next);
+    }
+
+    fn write_descriptor(&self, at: u64, buffer: Buffer, flags: u16, next: u16) {
         self.write(at, &buffer.address.to_le_bytes());
         self.write(at + 8, &buffer.length.to_le_bytes());
         self.write(at + 12, &flags.to_le_bytes());

@@ -28,7 +28,7 @@ Options, for all containers; the variable in a container's environment comes bef
                       RUNQ_SYSTEMD        the command is systemd
                       RUNQ_LOG            print the monitor's log to stderr, for example debug
   --nestedvm                              accepted for compatibility: nothing needs to be set
-  --9pcache MODE      RUNQ_9PCACHE        not supported yet
+  --9pcache MODE      RUNQ_9PCACHE        root and volumes by 9P, cached as MODE: none, loose, fscache, mmap
   --runc PATH                             the runc to use; for runq itself: variable RUNQ_RUNC
   -h, --help                              this text
   -v, --version                           versions of runq and of runc

@@ -12,8 +12,9 @@ use vmm::command::{Command, Forwarded, terminal};
 use vmm::config::Config;
 use vmm::disk::Disk;
 use vmm::program::CONTAINER;
+use vmm::share::Share;
 use vmm::vsock::vsock;
-use vmm::{Console, DeviceSpec, fs, log};
+use vmm::{Console, DeviceSpec, log};
 
 use crate::network::Taken;
 
@@ -51,10 +52,11 @@ pub(crate) fn config(
     spec.start.packet_rules = network.packet_rules;
     // Before the container's own.
     spec.start.sysctls.splice(0..0, network.settings);
-    let files = fs::Config {
+    let files = Share {
         tag: spec.start.root.file_system.source.clone(),
         directory: PathBuf::from(vmspec::SHARE),
         read_only: false,
+        p9: spec.p9_cache,
     };
     Ok(Config {
         program: &CONTAINER,
@@ -70,7 +72,7 @@ pub(crate) fn config(
         } else {
             Console::None
         },
-        devices: std::iter::once(DeviceSpec::Fs(files))
+        devices: std::iter::once(files.device())
             .chain(network.devices.into_iter().map(DeviceSpec::Net))
             .chain(vsock.map(DeviceSpec::Vsock))
             .chain(disks)

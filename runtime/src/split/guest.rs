@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use proto::exec::Agent;
-use proto::{Device, FileSystem, MountFlags, Mountable, Root, Start, ToGuest};
+use proto::{Device, MountFlags, Mountable, Root, Start, ToGuest};
+use vmm::share;
 
 use super::disks::{self, Disk};
 use super::resources::Sizes;
@@ -63,6 +64,7 @@ pub(super) fn vm_spec(
         cpu_features: options.cpu_features.clone(),
         systemd: options.systemd,
         dns: options.dns.clone(),
+        p9_cache: options.p9_cache,
         disks: disks::of_monitor(disks),
         start,
     })
@@ -99,7 +101,7 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     Ok(Start {
         root: Root {
-            file_system: FileSystem::virtiofs(SHARE_TAG, false),
+            file_system: share::file_system(SHARE_TAG, options.p9_cache),
             path: "root".into(),
             read_only: spec::root(spec)?.readonly().unwrap_or_default(),
         },

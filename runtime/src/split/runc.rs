@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
-use vmm::fs::CAPABILITIES;
+use vmm::share::CAPABILITIES;
 
 use super::disks::{self, Disk};
 use super::resources::{self, Sizes};

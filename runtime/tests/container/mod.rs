@@ -128,6 +128,7 @@ pub(crate) fn spec() -> VmSpec {
         cpu_features: String::new(),
         systemd: false,
         dns: None,
+        p9_cache: None,
         disks: Vec::new(),
         start: Start {
             agent: Some(Agent {

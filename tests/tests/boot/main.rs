@@ -17,6 +17,7 @@ mod observation;
 mod processor;
 mod refusals;
 mod shares;
+mod shares_9p;
 mod signals;
 mod streams;
 mod terminal;

@@ -25,7 +25,7 @@ fn fscheck() -> (Rootfs, Guest) {
 }
 
 /// The names of all checks, from the same program run on the host.
-fn all_checks() -> BTreeSet<String> {
+pub(crate) fn all_checks() -> BTreeSet<String> {
     let list = Command::new(payload("fscheck").unwrap())
         .arg("list")
         .output()
@@ -42,7 +42,7 @@ fn all_checks() -> BTreeSet<String> {
 
 /// Asserts that every line is `ok NAME`, and gives the names.
 #[track_caller]
-fn passed(text: &str) -> BTreeSet<String> {
+pub(crate) fn passed(text: &str) -> BTreeSet<String> {
     let failed: Vec<&str> = text
         .lines()
         .filter(|line| !line.starts_with("ok "))

@@ -21,6 +21,7 @@ mod process;
 mod refusals;
 mod root_disk;
 mod several;
+mod shares_9p;
 mod volumes;
 
 use tests::docker::script;

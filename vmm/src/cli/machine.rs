@@ -6,7 +6,8 @@ use anyhow::{Context, Result, anyhow};
 use vmm::command::{Command, Forwarded};
 use vmm::config::Config;
 use vmm::program::RUNQ_VMM;
-use vmm::{Console, CpuFeatures, DeviceSpec, fs};
+use vmm::share::Share;
+use vmm::{Console, CpuFeatures, DeviceSpec};
 
 use super::options::{ConsoleKind, MODULES_TAG, Options, ROOT_TAG};
 
@@ -78,11 +79,13 @@ impl Options {
         root.chain(modules)
             .chain(more)
             .map(|(tag, directory, read_only)| {
-                DeviceSpec::Fs(fs::Config {
+                Share {
                     tag: tag.to_owned(),
                     directory: directory.clone(),
                     read_only,
-                })
+                    p9: self.p9_cache,
+                }
+                .device()
             })
             .collect()
     }

@@ -9,6 +9,7 @@ use clap::{Args, Parser, ValueEnum};
 use proto::Start;
 use serde::{Deserialize, Deserializer};
 use vmm::MIN_RAM;
+use vmm::share::P9Cache;
 
 use super::disk::DiskOption;
 use super::network::Network;
@@ -21,6 +22,8 @@ const EXAMPLES: &str = r#"Examples:
     runq-vmm --rootfs /srv/alpine --cpus 2 --mem 1G --console serial -- /bin/sh
   Share a second directory read-only; in the guest: mount -t virtiofs data /mnt
     runq-vmm --rootfs /srv/alpine --share data=/srv/data:ro -- /bin/sh
+  The same by 9P; in the guest: mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose data /mnt
+    runq-vmm --rootfs /srv/alpine --9pcache loose --share data=/srv/data:ro -- /bin/sh
   A disk, which is /dev/vda there, and one that is only read, past the host's page cache:
     runq-vmm --rootfs /srv/alpine --disk data.img --disk /dev/sdb,ro,cache=none -- /bin/sh
   A network interface on a tap that this host routes; in the guest: ip addr add 10.9.8.2/24 dev eth0
@@ -66,10 +69,17 @@ pub(super) struct Options {
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
 
-    /// Offer a directory as a virtio-fs share; can be given several times
+    /// Offer a directory as a share; can be given several times
     #[arg(long = "share", value_name = "TAG=DIR[:ro]")]
     #[serde(rename = "share")]
     pub shares: Vec<Share>,
+
+    /// Share the root directory and all others by 9P instead of virtio-fs. MODE is what the guest keeps of
+    /// what it has seen: nothing (none), all (loose, and fscache, which also has a disk for it), or what is
+    /// mapped into memory (mmap)
+    #[arg(long = "9pcache", value_name = "MODE")]
+    #[serde(rename = "9pcache")]
+    pub p9_cache: Option<P9Cache>,
 
     /// Give the guest a disk in an image (raw or qcow2, as it begins, if FORMAT does not say so) or on a
     /// block device, read-only with `ro`, with NAME as its serial number; can be given several times. MODE is what becomes of writes: in the page cache
@@ -197,6 +207,7 @@ impl Options {
         Self {
             rootfs: self.rootfs.or(file.rootfs),
             shares: [file.shares, self.shares].concat(),
+            p9_cache: self.p9_cache.or(file.p9_cache),
             disks: [file.disks, self.disks].concat(),
             networks: [file.networks, self.networks].concat(),
             vsock: self.vsock.or(file.vsock),

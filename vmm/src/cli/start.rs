@@ -2,6 +2,7 @@
 
 use proto::{FileSystem, Mount, MountFlags, Mountable, Process, Root, Start};
 use vmm::command::terminal;
+use vmm::share::{self, P9Cache};
 
 use super::options::{MODULES_TAG, Options, ROOT_TAG};
 
@@ -13,32 +14,32 @@ impl Options {
         let mut start = match &self.start {
             Some(start) => start.as_ref().clone(),
             None if self.command.is_empty() => return None,
-            None => start(self.command.clone()),
+            None => start(self.command.clone(), self.p9_cache),
         };
         if self.modules.is_some() {
-            start.modules.get_or_insert_with(modules);
+            start.modules.get_or_insert_with(|| modules(self.p9_cache));
         }
         Some(start)
     }
 }
 
 /// The share with the kernel's modules.
-fn modules() -> Mountable {
+fn modules(p9: Option<P9Cache>) -> Mountable {
     Mountable::FileSystem(FileSystem {
         flags: MountFlags::ALL,
-        ..FileSystem::virtiofs(MODULES_TAG, true)
+        ..share::file_system(MODULES_TAG, p9)
     })
 }
 
 /// A command in the share that is its root, with our terminal if we have one.
-fn start(command: Vec<String>) -> Start {
+fn start(command: Vec<String>, p9: Option<P9Cache>) -> Start {
     let term = std::env::var("TERM").map(|term| format!("TERM={term}"));
     let size = terminal::window_size();
     let mut env = vec![DEFAULT_PATH.to_owned()];
     env.extend(size.and(term.ok()));
     Start {
         root: Root {
-            file_system: FileSystem::virtiofs(ROOT_TAG, false),
+            file_system: share::file_system(ROOT_TAG, p9),
             ..Default::default()
         },
         mounts: standard_mounts(),
@@ -116,7 +117,7 @@ mod tests {
             ..options
         };
         let expected = Start {
-            modules: Some(modules()),
+            modules: Some(modules(None)),
             ..orders
         };
         assert_eq!(options.start(), Some(expected));

@@ -48,6 +48,9 @@ enum Verb {
         /// Number of small files
         #[arg(long, default_value_t = 1000)]
         files: u32,
+        /// A check, or one of its requests, that this file system has to refuse; can be given several times
+        #[arg(long, value_name = "NAME")]
+        refused: Vec<String>,
     },
     /// Name the checks
     List,
@@ -90,11 +93,27 @@ struct Place {
     size: u64,
     /// Number of small files.
     files: u32,
+    /// What this file system does not have.
+    refused: Vec<String>,
 }
 
 impl Place {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// That it went as it has to.
+    fn expected(&self, name: &str, result: Result<()>) -> Result<()> {
+        match result {
+            Ok(()) if self.has(name) => Ok(()),
+            Ok(()) => bail!("{name} was not refused"),
+            Err(error) if self.has(name) => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        !self.refused.iter().any(|refused| refused == name)
     }
 }
 
@@ -128,12 +147,14 @@ fn run(verb: Verb) -> Result<ExitCode> {
             names,
             size,
             files,
+            refused,
         } => {
             let chosen = choose(&names)?;
             let place = |name| Place {
                 dir: dir.join(name),
                 size: size << 20,
                 files,
+                refused: refused.clone(),
             };
             Ok(report(chosen.map(|check| {
                 (check.name, run_check(check, &place(check.name)))
@@ -178,7 +199,7 @@ fn run_check(check: &Check, place: &Place) -> Result<()> {
     fs::create_dir(&place.dir).with_context(|| place.dir.display().to_string())?;
     // Whatever the umask: other users work in it, too.
     fs::set_permissions(&place.dir, PermissionsExt::from_mode(0o755))?;
-    let result = (check.run)(place);
+    let result = place.expected(check.name, (check.run)(place));
     let removed = remove(&place.dir);
     result.and(removed)
 }

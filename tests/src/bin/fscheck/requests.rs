@@ -92,7 +92,8 @@ fn requests(place: &Place) -> Result<()> {
         let dir = place.path(name);
         fs::create_dir(&dir)?;
         prepare(&dir)?;
-        request(&dir).context(*name)?;
+        let result = request(&dir).context(*name);
+        place.expected(name, result)?;
     }
     Ok(())
 }
