@@ -91,8 +91,10 @@ pub(super) fn finish(image: &Image) -> io::Result<()> {
     image.access.flush()
 }
 
-/// What the image says where is goes to the file, before all of that goes to stable storage.
+/// The guest's data, and the file's length, are on stable storage before what the image says where they are: else a crash of
+/// the host leaves tables that lead to behind the end of the file.
 fn sync(access: &FormatAccess<file::File>) -> io::Result<()> {
+    access.sync()?;
     access.flush()?;
     access.sync()
 }
