@@ -113,7 +113,7 @@ impl Container {
     /// control group. What comes of the files there is the container's choice from then on.
     fn join(&self) -> Result<()> {
         let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
-        if self.start.pids_limit.is_some() {
+        if self.start.cgroup.is_some() {
             cgroup::join()?;
             namespaces |= CloneFlags::CLONE_NEWCGROUP;
         }

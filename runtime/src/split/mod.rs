@@ -17,6 +17,7 @@ mod capabilities;
 pub(crate) mod disks;
 mod guest;
 mod guest_mounts;
+pub(crate) mod limits;
 pub(crate) mod process;
 mod refuse;
 mod resources;
