@@ -1,6 +1,6 @@
 //! The command line of runq: what is ours, and what passes to runc.
 
-mod args;
+pub(crate) mod args;
 mod exec;
 mod exec_options;
 mod guest;
