@@ -8,6 +8,7 @@ mod help;
 mod ps;
 mod report;
 mod runc;
+mod update;
 
 use std::env;
 use std::io::{self, Write};
@@ -60,6 +61,7 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "create" | "run" if !asks_for_help(line) => create(line),
         "exec" if !asks_for_help(line) => exec::exec(line),
         "ps" if !asks_for_help(line) => ps::ps(line),
+        "update" if !asks_for_help(line) => update::update(line),
         "register" => {
             let program = installed_program()?;
             register_with_docker(line, |file| register::register(file, &program))

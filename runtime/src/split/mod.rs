@@ -20,7 +20,7 @@ mod guest_mounts;
 pub(crate) mod limits;
 pub(crate) mod process;
 mod refuse;
-mod resources;
+pub(crate) mod resources;
 mod runc;
 mod runc_mounts;
 

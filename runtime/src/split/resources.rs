@@ -105,6 +105,14 @@ pub(super) fn rewrite(
     raise_memory(resources, sizes.raise);
 }
 
+/// `linux.resources` of an update, for runc: the machine keeps the memory that it was started with, whatever the
+/// container's limit is now.
+pub(crate) fn update(resources: &mut Map<String, Value>, memory_mib: u64, limit: i64) {
+    resources.shift_remove("pids");
+    let limit = u64::try_from(limit).unwrap_or_default();
+    raise_memory(resources, raise(memory_mib, limit));
+}
+
 fn raise_memory(resources: &mut Map<String, Value>, raise: i64) {
     let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut) else {
         return;

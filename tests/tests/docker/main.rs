@@ -11,6 +11,7 @@ mod detached;
 mod disks;
 mod exec;
 mod files;
+mod limits;
 mod network;
 mod packages;
 mod process;

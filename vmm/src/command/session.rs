@@ -201,7 +201,7 @@ impl Session {
 
     /// Tells the user, who sees only that a process was killed.
     fn out_of_memory(&mut self, name: &str) {
-        self.kills += 1;
+        self.kills = self.kills.saturating_add(1);
         if self.kills <= MAX_KILLS {
             let name: String = one_line(name).chars().take(MAX_NAME).collect();
             error!(
