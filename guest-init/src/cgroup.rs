@@ -1,10 +1,11 @@
 //! What the command and its children may use together: a control group of their own.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use libc::pid_t;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::mounts::{NO_SUID_DEV_EXEC, mount_at};
@@ -21,7 +22,7 @@ pub(crate) fn enter(limits: &[(String, String)]) -> Result<()> {
     write(HIERARCHY, "cgroup.subtree_control", &enable(&controllers))?;
     fs::create_dir(GROUP).with_context(|| format!("create {GROUP}"))?;
     set(limits)?;
-    join()?;
+    join_group(GROUP)?;
     unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")
 }
 
@@ -46,10 +47,33 @@ pub(crate) fn mount() -> Result<()> {
         .context("the limits of a container need control groups")
 }
 
-/// Moves this process into the command's group, if it has one of its own.
-pub(crate) fn join() -> Result<()> {
+/// Moves this process into the group of the command, which has this number. The command may have made groups in its own and
+/// moved to one of them, as systemd does: then there can be no processes beside those (cgroup-v2.rst, No Internal
+/// Process Constraint).
+pub(crate) fn join(command: pid_t) -> Result<()> {
+    let is_busy = |error: &Error| {
+        let error = error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == ErrorKind::ResourceBusy)
+    };
+    match join_group(GROUP) {
+        Err(error) if is_busy(&error) => {
+            let path = format!("/proc/{command}/cgroup");
+            let groups = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+            let group = group(&groups).with_context(|| format!("{path}: no group"))?;
+            join_group(&format!("{HIERARCHY}{group}"))
+        }
+        joined => joined,
+    }
+}
+
+/// The group of version 2 in /proc/PID/cgroup (cgroups(7)).
+fn group(groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+fn join_group(group: &str) -> Result<()> {
     // 0 is the process that writes it.
-    write(GROUP, "cgroup.procs", "0")
+    write(group, "cgroup.procs", "0")
 }
 
 /// What to write to enable these controllers.
@@ -95,6 +119,13 @@ mod tests {
             let error = set(&[limit]).unwrap_err().to_string();
             assert_eq!(error, format!("{name}: no limit of a control group"));
         }
+    }
+
+    #[test]
+    fn a_process_is_in_one_group_of_version_2() {
+        let groups = "1:name=systemd:/x\n0::/command/init.scope\n";
+        assert_eq!(group(groups), Some("/command/init.scope"));
+        assert_eq!(group("1:cpu:/\n"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::host::{self, Host};
 use crate::namespace;
 use crate::options::Given;
-use crate::split::{ANNOTATION, BundleFile, Split, VMSPEC, disks, split};
+use crate::split::{ANNOTATION, BundleFile, KILLS, Split, VMSPEC, disks, split};
 
 /// The container's configuration, and what runc reads.
 const CONFIG: &str = "config.json";
@@ -123,6 +123,12 @@ fn write(bundle: PathBuf, split: Split) -> Result<Rewritten> {
     for file in &split.files {
         written.create(file)?;
     }
+    written.create(&BundleFile {
+        name: KILLS,
+        contents: String::new(),
+        mode: 0o600,
+        owner: (0, 0),
+    })?;
     written.claim(VMSPEC)?;
     split.vm.save(&written.bundle.join(VMSPEC))?;
     written.replace_config(&split.runc)?;

@@ -5,6 +5,7 @@ mod exec;
 mod exec_options;
 mod guest;
 mod help;
+mod kills;
 mod ps;
 mod report;
 mod runc;
@@ -59,6 +60,11 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "certs" => certs(line),
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
+        "delete" => {
+            let runc = Runc::find(line)?;
+            kills::tell(line);
+            Err(runc.exec(line))
+        }
         "exec" if !asks_for_help(line) => exec::exec(line),
         "ps" if !asks_for_help(line) => ps::ps(line),
         "update" if !asks_for_help(line) => update::update(line),

@@ -63,7 +63,7 @@ pub(super) fn update(line: &CommandLine) -> Result<ExitCode> {
         .to_str()
         .context("update: the container's ID is not text")?;
     let mut options = line.command.iter().filter(|word| args::is_option(word));
-    let only = options.all(|word| RESOURCES.contains(&&*args::split(word).0) || word == "-");
+    let only = options.all(|word| RESOURCES.contains(&&*args::split(word).0));
     let path = line.option(&RESOURCES, &values).filter(|_| only);
     let path = path.with_context(|| {
         format!("update: container {id} is a virtual machine: give its limits by --resources FILE")

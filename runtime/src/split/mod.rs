@@ -41,6 +41,9 @@ pub const ANNOTATION: &str = "org.runq.version";
 /// Name of the file that [`VmSpec`] is written to, in the bundle.
 pub const VMSPEC: &str = "vmspec.json";
 
+/// Name of a file in the bundle that is empty as long as no process was killed for want of memory.
+pub const KILLS: &str = "kills";
+
 /// A file to write into the bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleFile {

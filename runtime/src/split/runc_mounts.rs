@@ -4,7 +4,7 @@ use oci_spec::runtime::{Process, Root, Spec};
 use serde_json::{Value, json};
 
 use super::guest_mounts::{Part, part};
-use super::{VMSPEC, clean};
+use super::{KILLS, VMSPEC, clean};
 use crate::host::Host;
 use crate::vmspec::{self, SHARE};
 
@@ -48,7 +48,7 @@ pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
             given.map_or(default, |(_, value)| value.clone())
         })
         .collect();
-    all.extend([run(), vm_spec(host), sys(), root(spec, host)]);
+    all.extend([run(), vm_spec(host), kills(host), sys(), root(spec, host)]);
     let volumes = pairs().filter(|(mount, _)| part(mount) == Part::Volume);
     let volumes = volumes.map(|(_, value)| value).enumerate();
     all.extend(volumes.map(|(number, value)| volume(number, value, host)));
@@ -89,6 +89,11 @@ fn run() -> Value {
 fn vm_spec(host: &Host) -> Value {
     let options = ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"];
     mount(vmspec::PATH, "bind", &host.resolve(VMSPEC), &options)
+}
+
+fn kills(host: &Host) -> Value {
+    let options = ["bind", "rprivate", "nosuid", "nodev", "noexec"];
+    mount(vmspec::KILLS, "bind", &host.resolve(KILLS), &options)
 }
 
 /// The devices of the container's network namespace: a macvtap's numbers are told nowhere else.

@@ -45,11 +45,18 @@ fn limits_hold_inside_as_with_runc() {
         "--memory-reservation",
         "32m",
     ];
-    let limits = [&limits[..], &["--cpus", "0.5", "--pids-limit", "50"]].concat();
+    let limits = [&limits[..], &["--cpus", "1", "--pids-limit", "50"]].concat();
     let [expected, found] = ["runc", "runq"].map(|runtime| {
         let container = Container::new().unwrap();
+        let mut events = docker()
+            .args(["events", "--filter", "event=oom", "--format", "{{.Action}}"])
+            .args(["--filter", &format!("container={}", container.name())])
+            .launch()
+            .unwrap();
         let done = run(&container, runtime, &limits, &text);
         assert_eq!(done.code(), Some(137), "{done:?}");
+        events.wait_for("oom\n").unwrap();
+        assert_eq!(container.inspect("{{.State.OOMKilled}}").unwrap(), "true");
         done
     });
     assert!(
@@ -271,4 +278,24 @@ fn without_an_agent_only_processors_change() {
     );
     assert!(done.stderr().contains("RUNQ_NOEXEC"), "{done:?}");
     assert_eq!(host_group(&container, "memory.max"), before);
+}
+
+/// What systemd does: it moves into a group of its own making, and has the limits of all others in its hands.
+const OWN_GROUPS: &str = "
+mkdir /groups; mount -t cgroup2 cgroup2 /groups; mkdir /groups/init.scope
+echo 1 >/groups/init.scope/cgroup.procs; echo +memory >/groups/cgroup.subtree_control
+echo ready; sleep 100000";
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn a_container_with_groups_of_its_own_can_be_entered() {
+    let container = Container::new().unwrap();
+    let options = ["-e", "RUNQ_SYSTEMD=1", "--cap-add", "SYS_ADMIN"];
+    container.detach(&options, OWN_GROUPS).unwrap();
+    container.follow().unwrap().wait_for("ready\n").unwrap();
+    let done = exec(
+        &container,
+        "cat /proc/self/cgroup /groups/cgroup.subtree_control",
+    );
+    assert_eq!(done.stdout(), "0::/init.scope\nmemory\n", "{done:?}");
 }

@@ -3,6 +3,7 @@
 //! Runs on the event loop's thread and never blocks: messages to the guest wait here until the
 //! console device takes them.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     unplugged: Option<MacAddress>,
     /// Processes that were killed for want of memory.
     kills: u32,
+    /// Becomes longer with the first of them.
+    record: Option<File>,
     outcome: Option<Outcome>,
 }
 
@@ -82,9 +85,15 @@ impl Session {
             init_ready: None,
             unplugged: None,
             kills: 0,
+            record: None,
             outcome: None,
         };
         Ok((session, port))
+    }
+
+    /// Has a file become longer when the guest has killed a process for want of memory.
+    pub(crate) fn record_kills(&mut self, file: Option<File>) {
+        self.record = file;
     }
 
     /// How the command ended, once it has.
@@ -202,6 +211,11 @@ impl Session {
     /// Tells the user, who sees only that a process was killed.
     fn out_of_memory(&mut self, name: &str) {
         self.kills = self.kills.saturating_add(1);
+        if let Some(mut record) = self.record.take()
+            && let Err(error) = record.write_all(b"1")
+        {
+            debug!("record of a kill: {error}");
+        }
         if self.kills <= MAX_KILLS {
             let name: String = one_line(name).chars().take(MAX_NAME).collect();
             error!(

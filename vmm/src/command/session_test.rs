@@ -96,6 +96,8 @@ fn a_guest_that_takes_nothing_cannot_make_us_grow() {
 #[test]
 fn kills_for_want_of_memory_end_nothing_and_fill_no_log() {
     let (mut session, mut guest) = session("true");
+    let record = tempfile::NamedTempFile::new().unwrap();
+    session.record_kills(Some(record.reopen().unwrap()));
     proto::send(&mut guest, &ToHost::hello()).unwrap();
     for _ in 0..2 * MAX_KILLS {
         let name = "a\nb".to_owned();
@@ -103,6 +105,7 @@ fn kills_for_want_of_memory_end_nothing_and_fill_no_log() {
         session.readable();
     }
     assert_eq!((session.kills, session.outcome()), (2 * MAX_KILLS, None));
+    assert_eq!(std::fs::read(record.path()).unwrap(), b"1");
     proto::send(&mut guest, &ToHost::Exited { code: 137 }).unwrap();
     session.readable();
     assert_eq!(session.outcome(), Some(&Outcome::Exited(137)));
