@@ -11,7 +11,7 @@ use proto::{CONTROL_PORT, Error, Plug, Start, ToGuest, ToHost};
 use crate::mounts::SYSFS;
 use crate::reap::Command;
 use crate::stdio::spawn_thread;
-use crate::{console, plug, ports, syscalls};
+use crate::{console, oom, plug, ports, syscalls};
 
 /// The control port.
 pub(crate) struct Control {
@@ -36,6 +36,11 @@ impl Control {
             ToGuest::Start { start, .. } => Ok(*start),
             other => bail!("the host's first message must be Start, but it is {other:?}"),
         }
+    }
+
+    /// Tells the host of processes that are killed for want of memory.
+    pub(crate) fn watch_memory(&self) -> Result<oom::Watch> {
+        oom::Watch::start(self.port.try_clone()?)
     }
 
     /// Obeys the host while the command runs, on a thread of its own.

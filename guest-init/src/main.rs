@@ -19,6 +19,7 @@ mod lookup;
 mod modules;
 mod mounts;
 mod network;
+mod oom;
 mod passwd;
 mod plug;
 mod ports;
@@ -44,6 +45,9 @@ use dns::Dns;
 use failure::Failure;
 use reap::Command;
 use stdio::Stdio;
+
+/// The exit code of a command that SIGKILL has ended.
+const KILLED: u8 = 128 + 9;
 
 /// The C runtime's entry: Rust's own start code would abort without /dev/null when the kernel has
 /// no console to open for us, and would ignore SIGPIPE, which the command would inherit.
@@ -99,7 +103,7 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     console::debug(format_args!("{start:?}"));
     mounts::devpts()?;
     let (stdio, command_end) = Stdio::open(start.process.terminal)?;
-    if start.pids_limit.is_some() {
+    if start.cgroup.is_some() {
         cgroup::mount()?;
     }
     network::set_up(&start.interfaces)?;
@@ -124,10 +128,14 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
     }
     let command = Arc::new(Command::new(pid));
     dns.map_or(Ok(()), Dns::serve)?;
+    let out_of_memory = control.watch_memory()?;
     let terminal = stdio.terminal()?;
     let output = stdio.pump()?;
     control.listen(Arc::clone(&command), terminal)?;
     let code = command.wait()?;
+    if code == KILLED {
+        out_of_memory.finish();
+    }
     // With the command all others in its PID namespace have ended, and so has their output; with
     // the last of them went their mounts, so that the file systems of disks are unmounted: neither init
     // nor the agent has been in that mount namespace.

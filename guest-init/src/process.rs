@@ -109,8 +109,8 @@ pub(crate) fn finish(process: &Process) -> Result<Infallible, Failure> {
 fn isolate(start: &Start) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
         .context("make mount and IPC namespaces (the kernel needs CONFIG_IPC_NS)")?;
-    if let Some(limit) = start.pids_limit {
-        cgroup::limit_pids(limit)?;
+    if let Some(limits) = &start.cgroup {
+        cgroup::enter(limits)?;
     }
     if let Some(score) = start.process.oom_score_adj {
         limits::set_oom_score_adj(score)?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::host::{self, Host};
 use crate::namespace;
 use crate::options::Given;
-use crate::split::{ANNOTATION, BundleFile, Split, VMSPEC, disks, split};
+use crate::split::{ANNOTATION, BundleFile, KILLS, Split, VMSPEC, disks, split};
 
 /// The container's configuration, and what runc reads.
 const CONFIG: &str = "config.json";
@@ -23,7 +23,7 @@ const ORIGINAL: &str = "config.json.orig";
 /// The configuration for runc before it takes its place.
 const NEXT: &str = "config.json.next";
 /// The longest configuration that is read, in bytes.
-const MAX_SIZE: u64 = 16 << 20;
+pub(crate) const MAX_SIZE: u64 = 16 << 20;
 
 /// A bundle that has been rewritten. Dropped, it is as it was.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub fn is_ours(bundle: &Path) -> std::io::Result<bool> {
 }
 
 /// The configuration before it was split, by an earlier call perhaps.
-fn read_original(bundle: &Path) -> Result<Value> {
+pub(crate) fn read_original(bundle: &Path) -> Result<Value> {
     let config = read(&bundle.join(CONFIG))?;
     let original = bundle.join(ORIGINAL);
     match config["annotations"].get(ANNOTATION) {
@@ -123,6 +123,12 @@ fn write(bundle: PathBuf, split: Split) -> Result<Rewritten> {
     for file in &split.files {
         written.create(file)?;
     }
+    written.create(&BundleFile {
+        name: KILLS,
+        contents: String::new(),
+        mode: 0o600,
+        owner: (0, 0),
+    })?;
     written.claim(VMSPEC)?;
     split.vm.save(&written.bundle.join(VMSPEC))?;
     written.replace_config(&split.runc)?;

@@ -32,6 +32,8 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         }],
         macvtap_major: None,
         cpus: 4,
+        max_vcpus: 4,
+        memory_mib: 1024,
         open_files: 1024,
         files: Default::default(),
     };

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use crate::certs::Certificates;
 use crate::chain::{self, Image};
 use anyhow::{Context, Result, ensure};
+use nix::sys::sysinfo::sysinfo;
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -53,8 +54,12 @@ pub struct Host {
     pub devices: Vec<Device>,
     /// Major number of the devices /dev/tapN, if there are any.
     pub macvtap_major: Option<u32>,
-    /// Its processors that are online: as many vCPUs KVM recommends at most.
+    /// Its processors that are online.
     pub cpus: u32,
+    /// Most vCPUs that its KVM gives a machine.
+    pub max_vcpus: u32,
+    /// Its memory in MiB.
+    pub memory_mib: u64,
     /// Most open files that a process can be allowed (/proc/sys/fs/nr_open).
     pub open_files: u64,
     /// What is at the paths that become disks, or why that cannot be told.
@@ -111,6 +116,7 @@ pub fn probe(bundle: &Path, container: &str, root: &Path) -> Result<Host> {
         );
     }
     check_version(&vm_folder)?;
+    let max_vcpus = vmm::kvm::open()?.get_max_vcpus();
     let kvm =
         device(KVM).context("/dev/kvm: not found: `runq check` tells what this host needs")?;
     let optional = OPTIONAL.into_iter().filter_map(device);
@@ -124,6 +130,8 @@ pub fn probe(bundle: &Path, container: &str, root: &Path) -> Result<Host> {
         devices: std::iter::once(kvm).chain(optional).collect(),
         macvtap_major: load_macvtap(),
         cpus: online_cpus()?,
+        max_vcpus: u32::try_from(max_vcpus).unwrap_or(u32::MAX),
+        memory_mib: sysinfo().context("memory of the host")?.ram_total() >> 20,
         open_files: open_files(),
         files: BTreeMap::new(),
     })

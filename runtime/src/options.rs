@@ -24,9 +24,11 @@ pub enum Takes {
 }
 
 /// The names of our options, without dashes.
-pub const NAMES: [(&str, Takes); 13] = [
+pub const NAMES: [(&str, Takes); 15] = [
     ("cpu", Takes::Value),
     ("mem", Takes::Value),
+    ("max-cpu", Takes::Value),
+    ("max-mem", Takes::Value),
     ("dns", Takes::Value),
     ("dns-opts", Takes::Value),
     ("dns-search", Takes::Value),
@@ -100,9 +102,9 @@ impl Options {
         // Upstream's QEMU did without PMU and virtio 1 on a host that is a VM itself.
         source.flag("nestedvm", "")?;
         Ok(Self {
-            cpus: source.number(["cpu", "RUNQ_CPU"], "vCPUs", 1, (1, MOST_CPUS))?,
+            cpus: source.number(["cpu", "RUNQ_CPU", "max-cpu"], "vCPUs", 1, (1, MOST_CPUS))?,
             memory_mib: source.number(
-                ["mem", "RUNQ_MEM"],
+                ["mem", "RUNQ_MEM", "max-mem"],
                 "MiB",
                 DEFAULT_MEMORY,
                 (LEAST_MEMORY, MOST_MEMORY),
@@ -260,9 +262,11 @@ impl<'a> Source<'a> {
         })
     }
 
+    /// The third name is that of the option which bounds the variable: an image or a user may set that, but only who
+    /// runs this host has options.
     fn number<N>(
         &self,
-        [option, variable]: [&'a str; 2],
+        [option, variable, bound]: [&'a str; 3],
         unit: &str,
         default: N,
         (least, most): (N, N),
@@ -270,13 +274,22 @@ impl<'a> Source<'a> {
     where
         N: FromStr + PartialOrd + std::fmt::Display,
     {
+        let parse = |setting: Setting| match setting.value.parse::<N>() {
+            Ok(number) if number >= least && number <= most => Ok(number),
+            _ => bail!("{setting}: whole numbers of {unit} from {least} to {most} are allowed"),
+        };
+        let allowed = self.find(bound, &[]).map(parse).transpose()?;
         let Some(setting) = self.find(option, &[variable]) else {
             return Ok(default);
         };
-        match setting.value.parse::<N>() {
-            Ok(number) if number >= least && number <= most => Ok(number),
-            _ => bail!("{setting}: whole numbers of {unit} from {least} to {most} are allowed"),
+        let number = parse(setting)?;
+        if let Some(allowed) = allowed.filter(|_| !setting.is_option) {
+            ensure!(
+                number <= allowed,
+                "{setting}: this host allows {allowed} {unit} at most (--{bound})"
+            );
         }
+        Ok(number)
     }
 
     /// On or off, in the words of Go's strconv.ParseBool, which upstream uses.

@@ -91,6 +91,28 @@ fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
 }
 
 #[test]
+fn variables_are_bounded_by_the_operators_options() {
+    let bounds = [("max-cpu", "4"), ("max-mem", "512")];
+    let options = read(&bounds, &["RUNQ_CPU=4", "RUNQ_MEM=512"]).unwrap();
+    assert_eq!((options.cpus, options.memory_mib), (4, 512));
+    assert_eq!(
+        error(&bounds, &["RUNQ_MEM=513"]),
+        "RUNQ_MEM=513: this host allows 512 MiB at most (--max-mem)"
+    );
+    assert_eq!(
+        error(&bounds, &["RUNQ_CPU=5"]),
+        "RUNQ_CPU=5: this host allows 4 vCPUs at most (--max-cpu)"
+    );
+    // The same hand writes both.
+    let own = read(&[("mem", "1024"), ("max-mem", "512")], &[]).unwrap();
+    assert_eq!(own.memory_mib, 1024);
+    assert_eq!(
+        error(&[("max-mem", "all")], &[]),
+        "--max-mem all: whole numbers of MiB from 64 to 67108864 are allowed"
+    );
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused() {
     assert_eq!(
         error(&[], &["RUNQ_APUUID=1"]),

@@ -19,6 +19,9 @@ pub const VERSION: u32 = (1 << 16) | proto::VERSION;
 /// Where `proxy` finds the file.
 pub const PATH: &str = "/run/vmspec.json";
 
+/// Where `proxy` writes to if the guest's kernel has killed a process for want of memory.
+pub const KILLS: &str = "/run/kills";
+
 /// Where `proxy` finds the sysfs of its network namespace.
 pub const SYS: &str = "/run/sys";
 

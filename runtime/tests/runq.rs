@@ -142,6 +142,7 @@ fn create_splits_and_hands_over() {
             "config.json",
             "config.json.orig",
             "exec.json",
+            "kills",
             "vmspec.json"
         ]
     );

@@ -15,7 +15,7 @@ use devices::event_loop::{EventLoop, Stopper, add_device};
 use devices::stream;
 use kvm_ioctls::{Kvm, VcpuFd};
 use proto::MacAddress;
-use tracing::info;
+use tracing::{debug, info};
 use vm_memory::{GuestMemory, GuestMemoryRegion};
 
 use crate::board::{Board, HostBoard};
@@ -286,12 +286,15 @@ fn attach<B: Board>(
 /// More vCPUs than KVM takes are refused; memory that the host does not have could never be used up,
 /// but the guest would be killed on the way.
 fn check_size(kvm: &Kvm, config: &Config) -> Result<()> {
-    let most = u32::try_from(kvm.get_nr_vcpus()).unwrap_or(u32::MAX);
-    if config.cpus > most {
-        bail!(
-            "{} vCPUs: this host's KVM recommends {most} at most",
-            config.cpus
-        );
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    let (cpus, most) = (config.cpus, number(kvm.get_max_vcpus()));
+    if cpus > most {
+        bail!("{cpus} vCPUs: this host's KVM gives a machine {most} at most");
+    }
+    // More of them than the host has processors wait for one another.
+    let recommended = number(kvm.get_nr_vcpus());
+    if cpus > recommended {
+        debug!("{cpus} vCPUs: this host's KVM recommends {recommended} at most");
     }
     let host = nix::sys::sysinfo::sysinfo()
         .context("memory of the host")?

@@ -9,7 +9,8 @@
 //! 3. agent: [`FromAgent::Started`], then output and [`FromAgent::Taken`], at last
 //!    [`FromAgent::Exited`]; or [`FromAgent::Failed`] instead of any.
 //!
-//! Or the client asks for [`ToAgent::List`], and gets [`FromAgent::Processes`].
+//! Or the client asks for [`ToAgent::List`], and gets [`FromAgent::Processes`]; or for [`ToAgent::Limit`], and gets
+//! [`FromAgent::Limited`]; or [`FromAgent::Failed`] instead.
 //!
 //! So that signals pass a command that does not read, the client sends no more than
 //! [`STDIN_WINDOW`] bytes of input that are not [`FromAgent::Taken`] yet. Output waits for the
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Capabilities, Message, Rlimit, User, WindowSize};
 
-/// Version of these messages. Clients are found in containers of an older runq, too.
+/// Version of these messages. Clients are found in containers of an older runq, too: what is new comes last.
 pub const EXEC_VERSION: u32 = 1;
 
 /// The agent's port of the vsock device. Below 1024: it takes privilege to listen there.
@@ -141,6 +142,8 @@ pub enum ToAgent {
     Signal(i32),
     /// The terminal's window has another size. Ignored without a terminal.
     Resize(WindowSize),
+    /// Set limits of the container, as [`crate::Start::cgroup`] has them. Once, first.
+    Limit(Vec<(String, String)>),
 }
 
 /// A message from the agent to a client.
@@ -180,6 +183,8 @@ pub enum FromAgent {
     },
     /// The answer to [`ToAgent::List`]. The last message.
     Processes(Vec<ProcessInfo>),
+    /// All limits are set. The last message.
+    Limited,
 }
 
 /// A process of the container.

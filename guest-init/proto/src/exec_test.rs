@@ -55,7 +55,8 @@ fn keys_are_not_shown() {
 proptest! {
     #[test]
     fn data_arrives_as_it_was_sent(bytes: Vec<u8>, signal: i32) {
-        for message in [ToAgent::Stdin(bytes.clone()), ToAgent::Signal(signal), ToAgent::StdinEnd] {
+        let limit = ToAgent::Limit(vec![("cpu.max".into(), signal.to_string())]);
+        for message in [ToAgent::Stdin(bytes.clone()), ToAgent::Signal(signal), ToAgent::StdinEnd, limit] {
             let mut decoder = Decoder::new();
             decoder.push(&encode(&message).unwrap());
             prop_assert_eq!(decoder.next().unwrap(), Some(message));

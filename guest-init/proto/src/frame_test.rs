@@ -267,7 +267,7 @@ fn start() -> impl Strategy<Value = Start> {
         (option::of(resolver()), option::of(".*"), option::of(".*")),
         vec((".*", ".*"), 0..3),
         (paths(), paths()),
-        option::of(any::<u64>()),
+        option::of(vec((".*", ".*"), 0..3)),
         (option::of(agent()), process()),
     )
         .prop_map(
@@ -278,7 +278,7 @@ fn start() -> impl Strategy<Value = Start> {
                 (resolver, resolv_conf, hostname),
                 sysctls,
                 paths,
-                pids_limit,
+                cgroup,
                 (agent, process),
             )| Start {
                 root,
@@ -295,7 +295,7 @@ fn start() -> impl Strategy<Value = Start> {
                 sysctls,
                 masked_paths: paths.0,
                 read_only_paths: paths.1,
-                pids_limit,
+                cgroup,
                 agent,
                 process,
             },
@@ -334,6 +334,7 @@ fn to_host() -> impl Strategy<Value = ToHost> {
         Just(ToHost::hello()),
         any::<u32>().prop_map(|pid| ToHost::Started { pid }),
         mac().prop_map(ToHost::Unplugged),
+        ".*".prop_map(|name| ToHost::OutOfMemory { name }),
         any::<u8>().prop_map(|code| ToHost::Exited { code }),
         (any::<u8>(), ".*").prop_map(|(code, message)| ToHost::Failed { code, message }),
     ]

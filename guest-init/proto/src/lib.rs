@@ -6,7 +6,8 @@
 //! 2. host: [`ToGuest::Start`], what to mount and to run;
 //! 3. init: [`ToHost::Started`], then [`ToHost::Exited`]; or [`ToHost::Failed`] instead of either;
 //! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`], [`ToGuest::Plug`];
-//!    init answers the removal of an interface by [`ToHost::Unplugged`].
+//!    init answers the removal of an interface by [`ToHost::Unplugged`];
+//! 5. init, after `Started` and before the end: [`ToHost::OutOfMemory`].
 //!
 //! The command's standard streams have ports of their own, which carry nothing but its bytes. To
 //! Linux, a port whose host side is not open is one that has ended, when it reads, and one that is
@@ -95,6 +96,11 @@ pub enum ToHost {
     },
     /// The interface with this address, whose removal was ordered, is not used any more.
     Unplugged(MacAddress),
+    /// The kernel has killed a process of the command's for want of memory.
+    OutOfMemory {
+        /// Its name, of its own choice.
+        name: String,
+    },
     /// The command has ended, its output is written to the ports, and they are closed; all file
     /// systems are synced, and unmounted where nothing holds them. The guest powers off next.
     Exited {

@@ -45,9 +45,9 @@ pub struct Start {
     pub masked_paths: Vec<String>,
     /// Absolute paths that the command shall not change; those that are not there are passed over.
     pub read_only_paths: Vec<String>,
-    /// Most processes and threads that the command and its children may be together; unset: as many
-    /// as the kernel has room for.
-    pub pids_limit: Option<u64>,
+    /// What the command and its children may use together: files of their control group (cgroup v2), such as
+    /// `memory.max`, and what is written there, in this order. Unset: they have no group of their own.
+    pub cgroup: Option<Vec<(String, String)>>,
     /// Who runs further commands in the container; unset: nobody.
     pub agent: Option<Agent>,
     /// The command.

@@ -289,6 +289,24 @@ guest!(the_containers_end_ends_all, guest, {
     assert!(message.contains("may have ended"), "{message}");
 });
 
+guest!(a_limit_that_is_none_is_refused, guest, {
+    let mut client = guest.client();
+    let limit = |name: &str| (name.to_owned(), "1".to_owned());
+    client.send(&ToAgent::Limit(vec![limit("cgroup.procs")]));
+    let Some(FromAgent::Failed { code, message }) = client.next() else {
+        panic!("not refused")
+    };
+    assert_eq!(
+        (code, &*message),
+        (1, "cgroup.procs: no limit of a control group")
+    );
+    assert_eq!(client.next(), None);
+    let mut client = guest.client();
+    client.send(&ToAgent::Limit(Vec::new()));
+    assert_eq!(client.next(), Some(FromAgent::Limited));
+    assert_eq!(client.next(), None);
+});
+
 guest!(the_processes_are_told, guest, {
     let mut running = guest.started(shell("echo ready; sleep 1000; true"));
     running.expect("ready");

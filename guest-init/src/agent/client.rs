@@ -14,14 +14,14 @@ use proto::exec::{Exec, FromAgent, ToAgent};
 
 use super::child::Child;
 use super::command::{Container, Outcome, Report};
+use super::errand::{self, Errand};
 use super::event_loop::watch;
-use super::listing::Listing;
 use super::socket::Socket;
 use super::streams::Streams;
 use crate::console;
 use crate::failure::Failure;
 
-/// How long a client may take for its order, and to take an answer; and how long a list may take.
+/// How long a client may take for its order, and to take an answer; and how long an errand may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a client has its turn before all others have theirs.
 const ROUNDS: usize = 16;
@@ -54,8 +54,8 @@ enum Stage {
     Order,
     /// Its command is there.
     Running(Running),
-    /// It wants to know which processes there are.
-    Listing(Listing),
+    /// A child finds out, or does, what it asks for.
+    Errand(Errand),
     /// It was told all, and has to take it.
     End,
 }
@@ -149,7 +149,10 @@ impl Client {
     fn obey(&mut self, message: ToAgent, at: &mut Surroundings) -> Result<()> {
         match (&mut self.stage, message) {
             (Stage::Order, ToAgent::Exec(exec)) => return self.start(&exec, at),
-            (Stage::Order, ToAgent::List) => return self.list(at),
+            (Stage::Order, ToAgent::List) => return self.send_child(errand::list, at),
+            (Stage::Order, ToAgent::Limit(limits)) => {
+                return self.send_child(|| errand::limit(&limits), at);
+            }
             (Stage::Running(running), ToAgent::Stdin(bytes)) => running.streams.hold(&bytes)?,
             (Stage::Running(running), ToAgent::StdinEnd) => running.streams.end_input(),
             (Stage::Running(running), ToAgent::Resize(size)) => running.streams.resize(size)?,
@@ -190,20 +193,24 @@ impl Client {
         Ok(())
     }
 
-    fn list(&mut self, at: &mut Surroundings) -> Result<()> {
+    fn send_child(
+        &mut self,
+        work: impl FnOnce() -> FromAgent,
+        at: &mut Surroundings,
+    ) -> Result<()> {
         let started = match at.full {
             Some(full) => Err(full.clone()),
-            None => Listing::start().map_err(Failure::from),
+            None => Errand::start(work).map_err(Failure::from),
         };
-        let (listing, child) = match started {
+        let (errand, child) = match started {
             Ok(started) => started,
             Err(failure) => return self.fail(failure),
         };
         let child = self.child.insert(child);
         watch(at.epoll, at.id, child)?;
-        watch(at.epoll, at.id, &listing.pipe)?;
+        watch(at.epoll, at.id, &errand.pipe)?;
         self.deadline = Some(Instant::now() + PATIENCE);
-        self.stage = Stage::Listing(listing);
+        self.stage = Stage::Errand(errand);
         Ok(())
     }
 
@@ -237,10 +244,10 @@ impl Client {
     fn carry(&mut self, code: Option<u8>, at: &mut Surroundings) -> Result<bool> {
         let running = match &mut self.stage {
             Stage::Running(running) => running,
-            Stage::Listing(listing) => {
-                return match listing.hear() {
+            Stage::Errand(errand) => {
+                return match errand.hear() {
                     Ok(None) => Ok(false),
-                    Ok(Some(list)) => self.end(&list, Some(PATIENCE)).map(|()| false),
+                    Ok(Some(answer)) => self.end(&answer, Some(PATIENCE)).map(|()| false),
                     Err(error) => self.fail(error.into()).map(|()| false),
                 };
             }

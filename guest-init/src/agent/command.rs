@@ -24,7 +24,8 @@ use crate::{cgroup, limits, syscalls};
 /// The container, for those that join it.
 pub(crate) struct Container {
     pub(super) start: Start,
-    /// The process of its command.
+    /// The process of its command, whose number is its own as long as the container lives.
+    command: pid_t,
     pidfd: OwnedFd,
 }
 
@@ -58,6 +59,7 @@ impl Container {
     pub(super) fn new(start: Start, command: pid_t) -> Result<Self> {
         Ok(Self {
             start,
+            command,
             pidfd: descriptor(command)?,
         })
     }
@@ -113,8 +115,8 @@ impl Container {
     /// control group. What comes of the files there is the container's choice from then on.
     fn join(&self) -> Result<()> {
         let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
-        if self.start.pids_limit.is_some() {
-            cgroup::join()?;
+        if self.start.cgroup.is_some() {
+            cgroup::join(self.command)?;
             namespaces |= CloneFlags::CLONE_NEWCGROUP;
         }
         setns(&self.pidfd, namespaces)

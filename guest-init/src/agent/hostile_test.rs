@@ -181,6 +181,7 @@ fn message() -> impl Strategy<Value = ToAgent> {
     prop_oneof![
         2 => commands.prop_map(|exec| ToAgent::Exec(Box::new(exec))),
         1 => Just(ToAgent::List),
+        1 => "[.][a-z./]{0,9}".prop_map(|name| ToAgent::Limit(vec![(name, "1".into())])),
         4 => (0..MAX_DATA + 2).prop_map(|size| ToAgent::Stdin(vec![b'\n'; size])),
         1 => Just(ToAgent::StdinEnd),
         2 => any::<i8>().prop_map(|number| ToAgent::Signal(number.into())),

@@ -7,9 +7,9 @@
 mod child;
 mod client;
 mod command;
+mod errand;
 mod event_loop;
 mod listener;
-mod listing;
 mod merge;
 mod processes;
 mod socket;

@@ -1,5 +1,6 @@
 //! `runq check`: is this host fit for runq, and if not, what is to be done?
 
+mod arguments;
 mod installed;
 mod probes;
 mod table;
@@ -66,6 +67,7 @@ pub fn findings(root: &Path, runc: Result<&Path>) -> Vec<Finding> {
     ];
     findings.extend(probes::devices());
     findings.extend(probes::docker(Path::new(DAEMON_JSON)));
+    findings.extend(arguments::check(Path::new(DAEMON_JSON)));
     findings.extend(installed::files(root));
     findings.push(installed::certificates(root));
     findings

@@ -139,14 +139,16 @@ fn registered(config: &Path) -> Result<String> {
 
 /// The name of the first runtime whose program is called runq.
 fn runq_among(runtimes: &Value) -> Option<String> {
-    let is_runq = |runtime: &Value| {
-        let path = runtime["path"].as_str().map(Path::new);
-        path.and_then(Path::file_name)
-            .is_some_and(|name| name == "runq")
-    };
     let mut names = runtimes.as_object()?.iter();
     let (name, _) = names.find(|(_, runtime)| is_runq(runtime))?;
     Some(name.clone())
+}
+
+/// Whether the program of an entry of `runtimes` is called runq.
+pub(super) fn is_runq(runtime: &Value) -> bool {
+    let path = runtime["path"].as_str().map(Path::new);
+    path.and_then(Path::file_name)
+        .is_some_and(|name| name == "runq")
 }
 
 /// The first line that a program prints, or of its complaint.

@@ -156,13 +156,13 @@ fn last_value(words: &[OsString], names: &[&str], values: &[&str]) -> Option<Pat
     found
 }
 
-pub(super) fn is_option(word: &OsString) -> bool {
+pub(crate) fn is_option(word: &OsString) -> bool {
     word.len() > 1 && word.as_encoded_bytes().starts_with(b"-")
 }
 
 /// An option's name, without its dashes, of which runc's parser takes one or two, and the value
 /// behind `=`. A name that is not text is none that we know.
-pub(super) fn split(word: &OsStr) -> (String, Option<OsString>) {
+pub(crate) fn split(word: &OsStr) -> (String, Option<OsString>) {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
     let bytes = word.as_bytes();
@@ -176,6 +176,11 @@ pub(super) fn split(word: &OsStr) -> (String, Option<OsString>) {
         None => (bytes, None),
     };
     (String::from_utf8_lossy(name).into_owned(), value)
+}
+
+/// Whether runc has a global option of this name.
+pub(crate) fn is_runcs(name: &str) -> bool {
+    runc_takes(name).is_some()
 }
 
 /// Which option of ours it is. They all begin with two dashes.

@@ -15,6 +15,8 @@ and then
 Options, for all containers; the variable in a container's environment comes before the option:
   --cpu N             RUNQ_CPU            virtual CPUs, beside those of --cpus [default: 1]
   --mem MIB           RUNQ_MEM            guest memory, beside that of --memory [default: 256]
+  --max-cpu N                             most that RUNQ_CPU may ask for
+  --max-mem MIB                           most that RUNQ_MEM may ask for
   --cpuargs LIST      RUNQ_CPUARGS        CPU features: host,-avx2,pcid=off,+x2apic [default: host]
   --dns A,B           RUNQ_DNS            name servers, by address or as containers
   --dns-search A,B    RUNQ_DNS_SEARCH     search list of resolv.conf
@@ -40,12 +42,11 @@ Commands:
   certs               new certificates for docker exec and runq-exec; containers that run keep theirs
   exec                a command in a container's VM, for docker exec (people use runq-exec)
   ps                  what runs in a container's VM, for docker top
+  update              other limits for a container that runs, for docker update
   check               is this host fit for runq? What is missing, and what to do about it
   register [FILE]     make the runtime known to Docker, in /etc/docker/daemon.json
   unregister [FILE]   take that back
   help COMMAND        runc's help on a command
 
 All other commands and all other options are runc's, and pass to it as they are.
-A memory limit that `docker update` changes holds for the whole VM and does not reach its memory:
-keep it above what the VM was started with.
 ";

@@ -1,13 +1,15 @@
 //! The command line of runq: what is ours, and what passes to runc.
 
-mod args;
+pub(crate) mod args;
 mod exec;
 mod exec_options;
 mod guest;
 mod help;
+mod kills;
 mod ps;
 mod report;
 mod runc;
+mod update;
 
 use std::env;
 use std::io::{self, Write};
@@ -58,8 +60,14 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         "certs" => certs(line),
         "check" => check(line),
         "create" | "run" if !asks_for_help(line) => create(line),
+        "delete" => {
+            let runc = Runc::find(line)?;
+            kills::tell(line);
+            Err(runc.exec(line))
+        }
         "exec" if !asks_for_help(line) => exec::exec(line),
         "ps" if !asks_for_help(line) => ps::ps(line),
+        "update" if !asks_for_help(line) => update::update(line),
         "register" => {
             let program = installed_program()?;
             register_with_docker(line, |file| register::register(file, &program))

@@ -6,10 +6,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::args::CommandLine;
 
@@ -79,6 +80,29 @@ impl Runc {
         }
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("runc state {}", id.display()))
+    }
+
+    /// Calls `runc update` for a container, with these limits.
+    ///
+    /// # Errors
+    /// When runc cannot be called.
+    pub(crate) fn update(&self, line: &CommandLine, id: &str, limits: &Value) -> Result<ExitCode> {
+        let mut command = self.command(line);
+        let mut child = command
+            .args(["update", "--resources", "-", id])
+            .stdin(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot execute {}: {HINT}", self.path.display()))?;
+        if let Some(stdin) = child.stdin.take() {
+            serde_json::to_writer(stdin, limits).context("runc update")?;
+        }
+        let status = child.wait().context("runc update")?;
+        // runc has said why.
+        Ok(if status.success() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn command(&self, line: &CommandLine) -> Command {

@@ -265,7 +265,8 @@ impl<S: Read + Write + AsFd> Relay<S> {
                 FromAgent::Hello { .. }
                 | FromAgent::Started { .. }
                 | FromAgent::Failed { .. }
-                | FromAgent::Processes(_) => return Err(proto::Error::Malformed.into()),
+                | FromAgent::Processes(_)
+                | FromAgent::Limited => return Err(proto::Error::Malformed.into()),
             }
         }
         Ok(taken)

@@ -1,10 +1,11 @@
 //! From a [`VmSpec`] to a machine.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use tracing::error;
@@ -77,7 +78,7 @@ pub(crate) fn config(
             .chain(vsock.map(DeviceSpec::Vsock))
             .chain(disks)
             .collect(),
-        command: Some(command(spec, dns)),
+        command: Some(command(spec, dns)?),
         plugs,
         trace: false,
     })
@@ -102,16 +103,18 @@ fn disks(spec: &VmSpec) -> Result<Vec<DeviceSpec>> {
 
 /// Every signal is the container's. The size that its terminal has by now counts, not the one in
 /// the configuration.
-fn command(spec: VmSpec, dns: Option<UnixStream>) -> Command {
+fn command(spec: VmSpec, dns: Option<UnixStream>) -> Result<Command> {
     let mut start = spec.start;
     let size = &mut start.process.terminal;
     *size = size.map(|configured| terminal::window_size().unwrap_or(configured));
-    Command {
+    let kills = File::options().write(true).open(vmspec::KILLS);
+    Ok(Command {
         systemd: spec.systemd,
+        kills: Some(kills.context(vmspec::KILLS)?),
         ports: dns
             .map(|port| (DNS_PORT.to_owned(), port))
             .into_iter()
             .collect(),
         ..Command::new(start, Forwarded::All)
-    }
+    })
 }

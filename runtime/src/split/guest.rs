@@ -10,7 +10,7 @@ use vmm::share;
 
 use super::disks::{self, Disk};
 use super::resources::Sizes;
-use super::{clean, guest_mounts, process};
+use super::{clean, guest_mounts, limits, process};
 use crate::host::Host;
 use crate::options::Options;
 use crate::seccomp;
@@ -120,7 +120,7 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
         sysctls: sysctls(spec, linux),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
         read_only_paths: linux.readonly_paths().clone().unwrap_or_default(),
-        pids_limit: pids_limit(linux),
+        cgroup: Some(limits::of(linux.resources().as_ref())),
         process,
     })
 }
@@ -131,11 +131,6 @@ fn modules() -> Mountable {
         path: SHARED_MODULES.into(),
         flags: MountFlags::ALL,
     }
-}
-
-fn pids_limit(linux: &Linux) -> Option<u64> {
-    let pids = linux.resources().as_ref()?.pids().as_ref()?;
-    u64::try_from(pids.limit()).ok().filter(|limit| *limit > 0)
 }
 
 fn sysctls(spec: &Spec, linux: &Linux) -> Vec<(String, String)> {

@@ -17,9 +17,10 @@ mod capabilities;
 pub(crate) mod disks;
 mod guest;
 mod guest_mounts;
+pub(crate) mod limits;
 pub(crate) mod process;
 mod refuse;
-mod resources;
+pub(crate) mod resources;
 mod runc;
 mod runc_mounts;
 
@@ -39,6 +40,9 @@ pub const ANNOTATION: &str = "org.runq.version";
 
 /// Name of the file that [`VmSpec`] is written to, in the bundle.
 pub const VMSPEC: &str = "vmspec.json";
+
+/// Name of a file in the bundle that is empty as long as no process was killed for want of memory.
+pub const KILLS: &str = "kills";
 
 /// A file to write into the bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]

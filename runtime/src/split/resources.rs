@@ -1,19 +1,17 @@
 //! How large the VM is, and the limits of the host's control group around it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use oci_spec::runtime::{LinuxCpu, Spec};
 use serde_json::{Map, Value, json};
 
 use super::disks::{self, Disk};
+use super::limits::DEFAULT_PERIOD;
 use crate::host::Host;
 use crate::options::Options;
 
 const MIB: u64 = 1 << 20;
 /// What the monitor needs beside the guest's memory, in MiB, page tables and caches included.
 const BESIDE_GUEST: u64 = 64;
-/// The scheduler's period in microseconds if the configuration has a quota only
-/// (config-linux.md, CPU).
-const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Devices that any container may use: null, zero, full, random, urandom, tty, console, ptmx,
 /// and all pts (Documentation/admin-guide/devices.txt).
@@ -42,10 +40,10 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// The options' sizes plus the container's limits: what the guest's system needs comes on top
-    /// of what the container may use. vCPUs for the limit are only as many as the host can run.
+    /// of what the container may use. For the limits there is only as much as the host has.
     ///
     /// # Errors
-    /// When the sum is more than a machine can have.
+    /// When the options ask for what this host cannot give.
     pub(super) fn of(spec: &Spec, options: &Options, host: &Host) -> Result<Self> {
         let resources = spec.linux().as_ref();
         let resources = resources.and_then(|linux| linux.resources().as_ref());
@@ -53,21 +51,34 @@ impl Sizes {
         let limit = memory.and_then(|memory| memory.limit());
         let limit = limit.filter(|limit| *limit > 0);
         let limit = limit.map_or(0, i64::unsigned_abs);
-        let memory_mib = options.memory_mib + limit.div_ceil(MIB);
-        let whole = (memory_mib + BESIDE_GUEST).saturating_mul(MIB);
-        let raise = i64::try_from(whole - limit).ok();
-        let most = i64::MAX.unsigned_abs();
-        let raise = raise.filter(|_| whole <= most);
-        let raise = raise.with_context(|| format!("--memory {limit}: more than there can be"))?;
+        ensure!(
+            options.memory_mib <= host.memory_mib,
+            "{} MiB of memory (RUNQ_MEM, --mem): this host has {} MiB",
+            options.memory_mib,
+            host.memory_mib
+        );
+        ensure!(
+            options.cpus <= host.max_vcpus,
+            "{} vCPUs (RUNQ_CPU, --cpu): this host's KVM gives a machine {} at most",
+            options.cpus,
+            host.max_vcpus
+        );
+        let memory_mib = (options.memory_mib + limit.div_ceil(MIB)).min(host.memory_mib);
         let cpu = resources.and_then(|resources| resources.cpu().as_ref());
-        let limit = u32::try_from(cpu.map_or(0, cpus)).unwrap_or(u32::MAX);
+        let quota = u32::try_from(cpu.map_or(0, cpus)).unwrap_or(u32::MAX);
         let room = host.cpus.saturating_sub(options.cpus);
         Ok(Self {
-            cpus: options.cpus + limit.min(room),
+            cpus: options.cpus + quota.min(room),
             memory_mib,
-            raise,
+            raise: raise(memory_mib, limit),
         })
     }
+}
+
+/// Bytes that a limit of the container's has to be raised by to be one of the monitor with its guest.
+fn raise(memory_mib: u64, limit: u64) -> i64 {
+    let whole = (memory_mib + BESIDE_GUEST).saturating_mul(MIB);
+    i64::try_from(whole.saturating_sub(limit)).unwrap_or(i64::MAX)
 }
 
 /// The processors that `--cpus` asks for: quota over period, rounded up.
@@ -80,38 +91,40 @@ fn cpus(cpu: &LinuxCpu) -> u64 {
 }
 
 /// `linux.resources` for runc.
-///
-/// # Errors
-/// When a limit becomes more than there can be.
 pub(super) fn rewrite(
     resources: &mut Map<String, Value>,
     sizes: &Sizes,
     host: &Host,
     disks: &[Disk],
-) -> Result<()> {
+) {
     let mut rules = device_rules(host);
     rules.extend(disks::device_rules(disks));
     resources.insert("devices".into(), Value::Array(rules));
     // The guest enforces this limit: its processes are not the host's.
     resources.shift_remove("pids");
+    raise_memory(resources, sizes.raise);
+}
+
+/// `linux.resources` of an update, for runc: the machine keeps the memory that it was started with, whatever the
+/// container's limit is now.
+pub(crate) fn update(resources: &mut Map<String, Value>, memory_mib: u64, limit: i64) {
+    resources.shift_remove("pids");
+    let limit = u64::try_from(limit).unwrap_or_default();
+    raise_memory(resources, raise(memory_mib, limit));
+}
+
+fn raise_memory(resources: &mut Map<String, Value>, raise: i64) {
     let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut) else {
-        return Ok(());
+        return;
     };
     for name in ["limit", "swap", "reservation"] {
         let Some(limit) = memory.get_mut(name) else {
             continue;
         };
-        let Some(bytes) = limit.as_i64().filter(|bytes| *bytes > 0) else {
-            continue;
-        };
-        let raised = bytes.checked_add(sizes.raise);
-        ensure!(
-            raised.is_some(),
-            "config.json: linux.resources.memory.{name} {bytes}: more than there can be"
-        );
-        *limit = json!(raised);
+        if let Some(bytes) = limit.as_i64().filter(|bytes| *bytes > 0) {
+            *limit = json!(bytes.saturating_add(raise));
+        }
     }
-    Ok(())
 }
 
 /// Everything is denied but what the monitor uses.

@@ -42,7 +42,7 @@ pub(super) fn rewrite(
     // Both move to the guest. The monitor has a filter of its own.
     linux.shift_remove("seccomp");
     linux.shift_remove("sysctl");
-    resources::rewrite(member(linux, "resources")?, sizes, host, disks)?;
+    resources::rewrite(member(linux, "resources")?, sizes, host, disks);
     Ok(config)
 }
 

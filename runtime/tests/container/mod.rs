@@ -26,6 +26,9 @@ pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) process: Child,
     pub(crate) told: Receiver<Exec>,
+    /// The limits that it was told to set.
+    #[allow(dead_code, reason = "one program of tests looks at them")]
+    pub(crate) limits: Receiver<Vec<(String, String)>>,
 }
 
 impl Drop for Place {
@@ -56,6 +59,7 @@ impl Place {
             .unwrap();
 
         let (tell, told) = channel();
+        let (set_limits, limits) = channel();
         let (ready, started) = channel();
         thread::spawn(move || {
             if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
@@ -74,6 +78,7 @@ impl Place {
                 match agent.hear() {
                     Ok(ToAgent::Exec(exec)) => tell.send(*exec).unwrap(),
                     Ok(ToAgent::List) => {}
+                    Ok(ToAgent::Limit(limits)) => set_limits.send(limits).unwrap(),
                     _ => continue,
                 }
                 let _ = play(&mut agent);
@@ -84,6 +89,7 @@ impl Place {
             folder,
             process,
             told,
+            limits,
         };
         let state = format!(
             "#!/bin/sh\nprintf '{{\"bundle\": \"{}\", \"pid\": {}, \"status\": \"running\"}}'\n",

@@ -43,6 +43,8 @@ fn host() -> Host {
         devices: vec![device("/dev/kvm", 232), device("/dev/vhost-net", 238)],
         macvtap_major: Some(237),
         cpus: 8,
+        max_vcpus: 16,
+        memory_mib: 4096,
         open_files: 1_048_576,
         files: BTreeMap::new(),
     }

@@ -12,6 +12,7 @@ mod disks;
 mod exec;
 mod files;
 mod hung;
+mod limits;
 mod locks;
 mod modules;
 mod network;

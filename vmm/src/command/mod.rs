@@ -12,6 +12,7 @@ mod signals;
 mod systemd;
 pub mod terminal;
 
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct Command {
     pub systemd: bool,
     /// How long init may stay silent before one line on standard error tells of it.
     pub patience: Duration,
+    /// Becomes longer when the guest's kernel has killed a process for want of memory.
+    pub kills: Option<File>,
     /// Further ports by name, both ways; the other ends are the caller's.
     pub ports: Vec<(String, UnixStream)>,
 }
@@ -59,6 +62,7 @@ impl Command {
             signals,
             systemd: false,
             patience: PATIENCE,
+            kills: None,
             ports: Vec::new(),
         }
     }
@@ -100,8 +104,10 @@ pub(crate) fn connect(config: &Config, stopper: Stopper) -> Result<(Control, Opt
     };
     let signals = command.signals()?;
     let terminal = command.start.process.terminal.is_some();
-    let (session, port) =
+    let (mut session, port) =
         Session::new(command.start.clone(), command.systemd).context("control port")?;
+    let kills = command.kills.as_ref().map(File::try_clone).transpose();
+    session.record_kills(kills.context("control port")?);
     let ports = ports::command_ports(port, &command.ports, terminal)?;
     let (device, size) = ports::console(config, ports)?.unzip();
     let timer = command.hello_timer(config.program).context("timer")?;

@@ -3,6 +3,7 @@
 //! Runs on the event loop's thread and never blocks: messages to the guest wait here until the
 //! console device takes them.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use libc::c_long;
 use proto::{Decoder, Error, MacAddress, Plug, Start, ToGuest, ToHost, WindowSize};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::systemd;
 use crate::log::one_line;
@@ -42,6 +43,12 @@ const MAX_WAITING: usize = proto::MAX_FRAME + 4096;
 /// Most characters of the guest's own words that are shown.
 const MAX_MESSAGE: usize = 1000;
 
+/// Most processes that are named which the guest's kernel has killed: more would fill the user's log.
+const MAX_KILLS: u32 = 100;
+
+/// Most characters of such a name. Linux has 15 bytes, which its log may show as `\xNN` each.
+const MAX_NAME: usize = 60;
+
 /// One conversation, from Hello to the end.
 pub(crate) struct Session {
     socket: UnixStream,
@@ -52,6 +59,10 @@ pub(crate) struct Session {
     init_ready: Option<Duration>,
     /// What the guest said last.
     unplugged: Option<MacAddress>,
+    /// Processes that were killed for want of memory.
+    kills: u32,
+    /// Becomes longer with the first of them.
+    record: Option<File>,
     outcome: Option<Outcome>,
 }
 
@@ -73,9 +84,16 @@ impl Session {
             start: Some(start),
             init_ready: None,
             unplugged: None,
+            kills: 0,
+            record: None,
             outcome: None,
         };
         Ok((session, port))
+    }
+
+    /// Has a file become longer when the guest has killed a process for want of memory.
+    pub(crate) fn record_kills(&mut self, file: Option<File>) {
+        self.record = file;
     }
 
     /// How the command ended, once it has.
@@ -173,6 +191,7 @@ impl Session {
             }
             ToHost::Started { pid } => milestone(format_args!("command started pid={pid}")),
             ToHost::Unplugged(mac) => self.unplugged = Some(mac),
+            ToHost::OutOfMemory { name } => self.out_of_memory(&name),
             ToHost::Exited { code } => {
                 milestone(format_args!("command exited code={code}"));
                 let code = if self.systemd {
@@ -186,6 +205,22 @@ impl Session {
                 let message = one_line(&message).chars().take(MAX_MESSAGE).collect();
                 self.outcome = Some(Outcome::Failed { code, message });
             }
+        }
+    }
+
+    /// Tells the user, who sees only that a process was killed.
+    fn out_of_memory(&mut self, name: &str) {
+        self.kills = self.kills.saturating_add(1);
+        if let Some(mut record) = self.record.take()
+            && let Err(error) = record.write_all(b"1")
+        {
+            debug!("record of a kill: {error}");
+        }
+        if self.kills <= MAX_KILLS {
+            let name: String = one_line(name).chars().take(MAX_NAME).collect();
+            error!(
+                "out of memory: the guest's kernel has killed {name:?}: give it more (--memory, RUNQ_MEM)"
+            );
         }
     }
 

@@ -94,6 +94,24 @@ fn a_guest_that_takes_nothing_cannot_make_us_grow() {
 }
 
 #[test]
+fn kills_for_want_of_memory_end_nothing_and_fill_no_log() {
+    let (mut session, mut guest) = session("true");
+    let record = tempfile::NamedTempFile::new().unwrap();
+    session.record_kills(Some(record.reopen().unwrap()));
+    proto::send(&mut guest, &ToHost::hello()).unwrap();
+    for _ in 0..2 * MAX_KILLS {
+        let name = "a\nb".to_owned();
+        proto::send(&mut guest, &ToHost::OutOfMemory { name }).unwrap();
+        session.readable();
+    }
+    assert_eq!((session.kills, session.outcome()), (2 * MAX_KILLS, None));
+    assert_eq!(std::fs::read(record.path()).unwrap(), b"1");
+    proto::send(&mut guest, &ToHost::Exited { code: 137 }).unwrap();
+    session.readable();
+    assert_eq!(session.outcome(), Some(&Outcome::Exited(137)));
+}
+
+#[test]
 fn another_version_and_a_closed_port_break_it_with_a_reason() {
     let broken = |session: &Session| match session.outcome() {
         Some(Outcome::Broken(message)) => message.clone(),

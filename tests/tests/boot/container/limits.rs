@@ -26,7 +26,7 @@ fn processes_are_limited_and_the_kernel_is_set_up() {
     container.mount_file_system("/sys", "sysfs", READ_ONLY);
     container.mount_file_system("/sys/fs/cgroup", "cgroup2", READ_ONLY);
     let start = &mut container.start;
-    start.pids_limit = Some(20);
+    start.cgroup = Some(vec![("pids.max".to_owned(), "20".to_owned())]);
     start.hostname = Some("host".to_owned());
     start.sysctls = [
         ("net.ipv4.ip_unprivileged_port_start", "0"),
