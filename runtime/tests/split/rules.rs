@@ -163,6 +163,7 @@ fn mounts_of_the_monitor_that_are_missing_are_made() {
             "/dev/pts",
             "/run",
             "/run/vmspec.json",
+            "/run/kills",
             "/run/sys",
             "/run/share/root"
         ]
