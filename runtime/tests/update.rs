@@ -119,7 +119,7 @@ fn what_the_guest_cannot_have_leaves_all_as_it_is() {
             &json!({"pids": {"limit": "9"}}),
             "linux.resources.pids.limit",
         ),
-        (&json!([]), "invalid type"),
+        (&json!([]), "update: not an object"),
     ] {
         let output = update(&place, CALL, wanted);
         assert!(error(&output).contains(told), "{output:?}");

@@ -234,7 +234,8 @@ fn limits_change_while_the_container_runs() {
         .docker(&["update", "--memory", "16m", "--memory-swap", "16m"])
         .unwrap();
     assert_eq!(host_group(&container, "memory.max"), whole.to_string());
-    assert_eq!(exec(&container, GREED).code(), Some(137));
+    let greedy = exec(&container, GREED);
+    assert_eq!(greedy.code(), Some(137), "{greedy:?}");
     assert_eq!(
         exec(&container, "cat /sys/fs/cgroup/memory.max").stdout(),
         "16777216\n"
