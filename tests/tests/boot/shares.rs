@@ -212,10 +212,9 @@ fn changes_on_the_host_are_seen_in_the_guest() {
 
 const LOCKS: &str = r#"
 fscheck check /check flock locks-of-processes locks-of-descriptions || exit 1
-flock -n /locked true && exit 2
-timeout 1 flock /locked true && exit 3
-echo waiting
-flock /locked sh -c 'echo has it; sleep 1000'
+timeout 1 fscheck lock /locked && exit 2
+echo interrupted
+fscheck lock /locked
 "#;
 
 #[test]
@@ -227,7 +226,7 @@ fn locks_are_the_hosts() {
     let file = open();
     file.lock().unwrap();
     let mut guest = guest.start(["/bin/sh", "-c", LOCKS]).unwrap();
-    guest.wait_for("waiting\n").unwrap();
+    guest.wait_for("interrupted\nwaiting\n").unwrap();
     file.unlock().unwrap();
     guest.wait_for("has it\n").unwrap();
     assert!(file.try_lock().is_err(), "the guest has it");

@@ -7,15 +7,8 @@ use tempfile::TempDir;
 use tests::docker::{Container, docker, script};
 use tests::guest::{Guest, Running};
 
-/// Of the host, for all containers.
-const PROGRAMS: [&str; 6] = [
-    "-v",
-    "/usr:/usr:ro",
-    "-v",
-    "/usr/lib:/lib:ro",
-    "-v",
-    "/usr/lib64:/lib64:ro",
-];
+/// The host's programs, with what they are linked to, for all containers.
+const PROGRAMS: [&str; 4] = ["-v", "/usr:/usr:ro", "-v", "/usr/lib64:/lib64:ro"];
 
 /// Takes a lock of each kind, says how that went, and keeps them until its standard input ends.
 const LOCKER: &str = "

@@ -68,6 +68,8 @@ enum Verb {
     },
     /// Print the real and the effective user
     Users,
+    /// Say `waiting`, wait for a file's lock (flock), say `has it`, and keep it
+    Lock { path: PathBuf },
     /// Look at a file, say `watching`, and wait until it has changed as said
     Await {
         path: PathBuf,
@@ -177,6 +179,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             println!("{} {}", getuid().as_raw(), geteuid().as_raw());
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Lock { path } => locks::hold(&path),
         Verb::Await {
             path,
             change,
