@@ -1,6 +1,7 @@
 //! `runq exec` with a runc that only tells a container's state, and an agent as tests play it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "it fails the test")]
 
+#[allow(dead_code, reason = "other tests need more of it")]
 mod container;
 /// What the played agent has of the crate.
 mod certs {

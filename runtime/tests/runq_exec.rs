@@ -1,6 +1,7 @@
 //! The program runq-exec, with a Docker and an agent as tests play them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "it fails the test")]
 
+#[allow(dead_code, reason = "other tests need more of it")]
 mod container;
 /// What the played agent has of the crate.
 mod certs {
