@@ -7,8 +7,13 @@ use tempfile::TempDir;
 use tests::docker::{Container, docker, script};
 use tests::guest::{Guest, Running};
 
-/// The host's programs, with what they are linked to, for all containers.
-const PROGRAMS: [&str; 4] = ["-v", "/usr:/usr:ro", "-v", "/usr/lib64:/lib64:ro"];
+/// The host's programs, where they hide none of busybox's, and how they are called there.
+const PROGRAMS: [&str; 4] = ["-v", "/usr:/host:ro", "-e", "PYTHONHOME=/host"];
+const LOADER: [&str; 3] = [
+    "/host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+    "--library-path",
+    "/host/lib/x86_64-linux-gnu",
+];
 
 /// Takes a lock of each kind, says how that went, and keeps them until its standard input ends.
 const LOCKER: &str = "
@@ -119,8 +124,8 @@ impl Volume {
         let (call, directory) = match place {
             Place::Host => (Guest::program("python3"), host.as_str()),
             Place::In(container) => {
-                let call = docker().args(["exec", "-i", container.name(), "/usr/bin/python3"]);
-                (call, "/v")
+                let call = docker().args(["exec", "-i", container.name()]);
+                (call.args(LOADER).args(["/host/bin/python3"]), "/v")
             }
         };
         let call = call.args([format!("{directory}/{program}").as_str(), directory]);
@@ -209,13 +214,15 @@ fn who_waits_for_a_lock_can_be_ended_and_delays_nobody() {
     let mut holds = volume.run(&Place::Host, "locker", &["try"]);
     holds.wait_for(LOCKED).unwrap();
     let container = volume.container("runq");
+    let flock = [&LOADER[..], &["/host/bin/flock"]].concat().join(" ");
     let exec = |text: &str| {
-        let call = docker().args(["exec", container.name(), "sh", "-c", text]);
+        let text = text.replace("FLOCK", &flock);
+        let call = docker().args(["exec", container.name(), "sh", "-c", &text]);
         call.launch().unwrap().wait().unwrap()
     };
     // flock(1) ends its wait by a signal.
-    assert_eq!(exec("/usr/bin/flock -w 1 /v/one true").code(), Some(1));
-    let many = "for _ in 1 2 3 4 5 6; do /usr/bin/flock /v/one true & done; cat /v/two; kill -9 $!; wait $!";
+    assert_eq!(exec("FLOCK -w 1 /v/one true").code(), Some(1));
+    let many = "for _ in 1 2 3 4 5 6; do FLOCK /v/one true & done; cat /v/two; kill -9 $!; wait $!";
     let done = exec(&format!("{many}; echo \" $?\""));
     assert_eq!(done.stdout(), "0 137\n", "{done:?}");
     // Those that wait end with the container's command.
