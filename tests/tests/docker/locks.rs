@@ -36,7 +36,8 @@ sys.stdin.read()
 const LOCKED: &str = "flock locked\nfcntl locked\ndone\n";
 const REFUSED: &str = "flock refused\nfcntl refused\ndone\n";
 
-/// Counts in a file under a lock of each kind, and in a database.
+/// Counts in a file under a lock of each kind, and in a database. Whose journal keeps its name: a name that another machine
+/// has made or deleted is seen within a second only.
 const COUNTER: &str = "
 import fcntl, sqlite3, sys
 directory = sys.argv[1]
@@ -53,6 +54,7 @@ def count(name, lock):
 count('one', fcntl.flock)
 count('two', fcntl.lockf)
 base = sqlite3.connect(f'{directory}/base', timeout=200, isolation_level=None)
+base.execute('pragma journal_mode=truncate')
 for _ in range(15):
     base.execute('begin immediate')
     (number,) = base.execute('select number from counter').fetchone()
