@@ -100,7 +100,7 @@ fn a_command_that_cannot_be_executed_is_126() {
     one_line_about(&done.stderr(), "/data");
 }
 
-/// The kernel kills who takes more memory than there is, with SIGKILL.
+/// The kernel kills who takes more memory than there is, with SIGKILL, and the user is told.
 #[test]
 #[ignore = "boots a guest: make test"]
 fn a_command_that_is_killed_is_137() {
@@ -108,7 +108,10 @@ fn a_command_that_is_killed_is_137() {
     let guest = Guest::of(&rootfs).unwrap().args(["--mem", "64"]);
     let done = guest.run(["/bin/tail", "/dev/zero"]).unwrap();
     assert_code(&done, 137);
-    assert_silent(&done);
+    let stderr = done.stderr();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let killed = "out of memory: the guest's kernel has killed \"tail\"";
+    assert!(stderr.contains(killed), "{stderr}");
 }
 
 fn one_line_about(stderr: &str, name: &str) {
