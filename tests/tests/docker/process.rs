@@ -153,13 +153,14 @@ fn the_monitor_has_given_up_what_it_does_not_need() {
         Some((name, rest)) if name.starts_with("vhost-") => format!("vhost {rest}"),
         _ => line.to_owned(),
     });
-    let lines: Vec<_> = lines.collect();
+    let mut lines: Vec<_> = lines.collect();
+    // There are more of the share's when files take long.
+    lines.dedup();
     let expected = [
         format!("fs-runq {files} {files} 1 2 modules root volumes"),
         format!("net {none} {none} 1 2"),
         format!("proxy {none} {none} 1 2"),
         format!("vcpu0 {none} {none} 1 2"),
-        format!("vhost {none} {none} 1 2"),
         format!("vhost {none} {none} 1 2"),
     ];
     assert_eq!(lines, expected);
