@@ -3,6 +3,7 @@
 
 mod chain;
 mod disks;
+mod limits;
 mod properties;
 mod root_disk;
 mod rules;
