@@ -53,7 +53,7 @@ struct Team<'a> {
 
 /// Whether a thread may end before the requests do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Role {
     First,
     Added,
 }
@@ -143,12 +143,12 @@ pub(super) fn serve_by(protocol: &dyn Protocol, requests: &Requests, failed: &Ev
         threads: AtomicUsize::new(1),
         idle: AtomicUsize::new(1),
     };
-    thread::scope(|scope| team.work(scope, Place::First));
+    thread::scope(|scope| team.work(scope, Role::First));
 }
 
 impl Team<'_> {
-    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, place: Place) {
-        if let Err(error) = self.serve(scope, place) {
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, role: Role) {
+        if let Err(error) = self.serve(scope, role) {
             warn!("share {}: {error}", self.name);
             self.requests.finish();
             // A full counter is readable as well.
@@ -162,7 +162,7 @@ impl Team<'_> {
     fn serve<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
-        place: Place,
+        role: Role,
     ) -> Result<(), DeviceError> {
         while !self.requests.are_over() {
             match self.requests.take()? {
@@ -173,7 +173,7 @@ impl Team<'_> {
                     self.answer(request)?;
                 }
                 None => {
-                    if !self.requests.wait(self.patience(place))? && self.may_leave() {
+                    if !self.requests.wait(self.patience(role))? && self.may_leave() {
                         break;
                     }
                 }
@@ -214,7 +214,7 @@ impl Team<'_> {
         let added = thread.spawn_scoped(scope, move || {
             // Its confinement is that of the thread that added it.
             match own_directories() {
-                Ok(()) => self.work(scope, Place::Added),
+                Ok(()) => self.work(scope, Role::Added),
                 Err(error) => {
                     warn!("share {}: a thread cannot start: {error}", self.name);
                     self.remove_thread();
@@ -234,8 +234,8 @@ impl Team<'_> {
     }
 
     /// How long a thread waits before it asks whether it may leave.
-    fn patience(&self, place: Place) -> i32 {
-        if place == Place::Added && self.threads.load(Ordering::Relaxed) > KEPT_THREADS {
+    fn patience(&self, role: Role) -> i32 {
+        if role == Role::Added && self.threads.load(Ordering::Relaxed) > KEPT_THREADS {
             PATIENCE
         } else {
             -1
