@@ -105,6 +105,11 @@ impl Client {
         matches!(self.stage, Stage::Handshake | Stage::Order)
     }
 
+    /// Whether it has not even shown a certificate.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.stage, Stage::Handshake)
+    }
+
     /// The process that is left when it goes.
     pub(super) fn into_child(self) -> Option<Child> {
         self.child

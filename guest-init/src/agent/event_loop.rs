@@ -23,9 +23,10 @@ use super::socket::Socket;
 use crate::console;
 use crate::failure::Failure;
 
-/// Most clients that have not said what they want. With one more, the oldest is dropped, so that
-/// those who say nothing do not lock out the others.
-const MAX_OPEN: usize = 64;
+/// Most clients that have not shown a certificate, and most that have and not said what they want. With
+/// one more, the oldest of its kind is dropped, so that those who say nothing do not lock out the others,
+/// and strangers nobody who was greeted.
+const MAX_SILENT: usize = 64;
 /// Most commands, and clients that do not take the end of theirs. Each has up to six descriptors,
 /// of which a process has 1024 (INR_OPEN_CUR of the kernel).
 const MAX_COMMANDS: usize = 128;
@@ -152,12 +153,19 @@ impl EventLoop {
         watch(&self.epoll, id, client.socket())?;
         self.last = id;
         self.clients.insert(id, client);
-        let open = |(&id, client): (&u64, &Client)| client.is_open().then_some(id);
-        let open: Vec<_> = self.clients.iter().filter_map(open).collect();
-        if let (true, Some(&oldest)) = (open.len() > MAX_OPEN, open.first()) {
+        self.limit(Client::is_stranger);
+        self.limit(|client| client.is_open() && !client.is_stranger());
+        Ok(())
+    }
+
+    /// Drops the oldest client of a kind of which there are too many.
+    fn limit(&mut self, is_of_kind: impl Fn(&Client) -> bool) {
+        let kind = self.clients.iter();
+        let mut kind = kind.filter_map(|(&id, client)| is_of_kind(client).then_some(id));
+        let oldest = kind.next();
+        if let (Some(oldest), true) = (oldest, kind.count() >= MAX_SILENT) {
             self.drop_client(oldest);
         }
-        Ok(())
     }
 
     fn config(&mut self) -> Result<Arc<ServerConfig>> {

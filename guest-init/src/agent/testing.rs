@@ -146,35 +146,57 @@ impl Guest {
 
     /// A client that has been greeted.
     pub(super) fn client(&self) -> Client {
-        let mut client = self.stranger(&self.client);
-        let hello = client.next();
-        assert_eq!(hello, Some(FromAgent::hello("the container")));
-        client
+        self.greeted(&self.client).unwrap()
+    }
+
+    /// A client that has been greeted, and comes again as long as it is dropped before that, as
+    /// runq's do.
+    pub(super) fn persistent_client(&self) -> Client {
+        let deadline = Instant::now() + LONG;
+        loop {
+            match self.greeted(&self.client) {
+                Ok(client) => return client,
+                Err(error @ (Error::Closed | Error::Io(_))) => {
+                    assert!(Instant::now() < deadline, "dropped again and again: {error}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn greeted(&self, pair: &Pair) -> Result<Client, Error> {
+        let mut client = Client(self.connected(pair));
+        client.0.flush()?;
+        let hello = loop {
+            match client.0.next()? {
+                Some(message) => break message,
+                None => client.0.fill()?,
+            }
+        };
+        assert_eq!(hello, FromAgent::hello("the container"));
+        Ok(client)
     }
 
     /// A client that has connected, and shows this certificate.
     pub(super) fn stranger(&self, pair: &Pair) -> Client {
+        let mut channel = self.connected(pair);
+        channel.flush().unwrap();
+        Client(channel)
+    }
+
+    fn connected(&self, pair: &Pair) -> Channel<UnixStream, FromAgent> {
         let identity = Identity {
             authority: self.authority.as_bytes(),
             certificate: pair.certificate.as_bytes(),
             key: pair.key.as_bytes(),
         };
         let config = identity.client().unwrap();
-        let mut channel = Channel::connect(self.connect(), &config).unwrap();
-        channel.flush().unwrap();
-        Client(channel)
+        Channel::connect(self.connect(), &config).unwrap()
     }
 
     /// A client whose command runs.
     pub(super) fn started(&self, exec: Exec) -> Client {
-        let mut client = self.client();
-        client.send(&ToAgent::Exec(Box::new(exec)));
-        let started = client.next();
-        assert!(
-            matches!(started, Some(FromAgent::Started { .. })),
-            "{started:?}"
-        );
-        client
+        self.client().started(exec)
     }
 
     /// What comes of a shell's script.
@@ -310,6 +332,17 @@ pub(super) struct Client(pub(super) Channel<UnixStream, FromAgent>);
 impl Client {
     pub(super) fn send(&mut self, message: &ToAgent) {
         self.0.send(message).unwrap();
+    }
+
+    /// The same, once its command runs.
+    pub(super) fn started(mut self, exec: Exec) -> Self {
+        self.send(&ToAgent::Exec(Box::new(exec)));
+        let started = self.next();
+        assert!(
+            matches!(started, Some(FromAgent::Started { .. })),
+            "{started:?}"
+        );
+        self
     }
 
     /// The next message; none if the agent has ended the connection.
