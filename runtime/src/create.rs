@@ -8,10 +8,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::host::{self, Host};
+use crate::lookup;
 use crate::namespace;
 use crate::options::Given;
 use crate::split::{ANNOTATION, BundleFile, KILLS, Split, VMSPEC, disks, split};
@@ -63,7 +64,12 @@ pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Re
     namespace::check(&config)?;
     let mut host = host::probe(&bundle, container, root)?;
     look_at_disks(&mut host, &config);
-    write(bundle, split(&config, given, &host)?)
+    let split = split(&config, given, &host)?;
+    let root = config["root"]["path"].as_str().unwrap_or_default();
+    if let Some(failure) = lookup::failure(&split.vm.start, Path::new(&host.resolve(root))) {
+        bail!("unable to start container process: {failure}");
+    }
+    write(bundle, split)
 }
 
 /// Tells `host` what there is that becomes disks.
