@@ -40,6 +40,7 @@ RUNQ_ROOT names the folder where runq is installed, if that is not /var/lib/runq
 Commands:
   create, run         a container, in a virtual machine
   certs               new certificates for docker exec and runq-exec; containers that run keep theirs
+  start               has the container's process started, and waits for that
   exec                a command in a container's VM, for docker exec (people use runq-exec)
   ps                  what runs in a container's VM, for docker top
   update              other limits for a container that runs, for docker update
