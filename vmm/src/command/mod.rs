@@ -108,13 +108,12 @@ pub(crate) fn connect(config: &Config, stopper: Stopper) -> Result<(Control, Opt
         return Ok((Control::new(None, None, signals, size, stopper), device));
     };
     let signals = command.signals()?;
-    let terminal = command.start.process.terminal.is_some();
     let (mut session, port) =
         Session::new(command.start.clone(), command.systemd).context("control port")?;
     let kills = command.kills.as_ref().map(File::try_clone).transpose();
     session.record_kills(kills.context("control port")?);
     session.tell_start(command.starter.clone());
-    let ports = ports::command_ports(port, &command.ports, terminal)?;
+    let ports = ports::command_ports(port, &command.ports, &command.start.process)?;
     let (device, size) = ports::console(config, ports)?.unzip();
     let timer = command.hello_timer(config.program).context("timer")?;
     let control = Control::new(Some(session), Some(timer), signals, size, stopper);
