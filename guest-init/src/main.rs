@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use nix::sys::reboot::{RebootMode, reboot};
-use proto::ToHost;
+use proto::{Start, ToHost};
 
 use control::Control;
 use dns::Dns;
@@ -64,6 +64,7 @@ extern "C" fn main() -> libc::c_int {
 fn life() -> ! {
     std::panic::set_hook(Box::new(|panic| {
         console::line(format_args!("{panic}"));
+        nix::unistd::sync();
         power_off();
     }));
     if let Err(error) = boot().and_then(converse) {
@@ -93,16 +94,30 @@ fn converse(mut control: Control) -> Result<()> {
         }
     };
     console::debug(format_args!("{last:?}"));
-    nix::unistd::sync();
     control.send(&last)
 }
 
-/// Runs the command; its exit code.
+/// Does what the host orders; the command's exit code.
 fn run(control: &mut Control) -> Result<u8, Failure> {
     let start = control.start()?;
+    let ended = run_command(&start, control);
+    if keeps_writes(&start) {
+        nix::unistd::sync();
+    }
+    ended
+}
+
+/// Whether what is written stays in the guest for a while, as with disks and with 9P. By virtio-fs the host has it when
+/// the file is closed or mapped no more; sync(2) would wait there for volumes that do not answer any more.
+fn keeps_writes(start: &Start) -> bool {
+    !start.disks.is_empty() || start.root.file_system.fstype != "virtiofs"
+}
+
+/// Runs the command; its exit code.
+fn run_command(start: &Start, control: &mut Control) -> Result<u8, Failure> {
     console::debug(format_args!("{start:?}"));
     mounts::devpts()?;
-    let (stdio, command_end) = Stdio::open(start.process.terminal)?;
+    let (stdio, command_end) = Stdio::open(&start.process)?;
     if start.cgroup.is_some() {
         cgroup::mount()?;
     }
@@ -113,14 +128,14 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
         .map(|resolver| Dns::open(resolver, filtered))
         .transpose()?;
     // Command and agent are forked before there is a second thread.
-    let listener = agent::listen(&start);
-    let pid = process::start(&start, command_end)?;
+    let listener = agent::listen(start);
+    let pid = process::start(start, command_end)?;
     // The agent is no reason for the command, or for those who wait for it, to wait: its clients can come already.
     control.send(&ToHost::Started {
         pid: pid.cast_unsigned(),
     })?;
     if let Some(listener) = listener
-        && let Some(container) = agent::fork(&start, pid)
+        && let Some(container) = agent::fork(start, pid)
     {
         // The agent may not keep open what init closes.
         drop((stdio, dns));
@@ -145,7 +160,6 @@ fn run(control: &mut Control) -> Result<u8, Failure> {
 
 /// Ends the guest.
 fn power_off() -> ! {
-    nix::unistd::sync();
     let Err(error) = reboot(RebootMode::RB_POWER_OFF);
     console::line(format_args!("power off: {error}"));
     loop {

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use proto::{FileSystem, MountFlags};
+use proto::{AccessTimes, FileSystem, MountFlags};
 
 const NO_SUID_EXEC: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
 /// Nothing in the file system gives anybody rights.
@@ -60,7 +60,8 @@ pub(crate) fn mount_at(
 
 /// As [`mount_at`].
 pub(crate) fn mount_file_system(target: &str, fs: &FileSystem) -> Result<()> {
-    mount_at(target, &fs.fstype, &fs.source, flags(fs.flags), &fs.data)
+    let flags = flags(fs.flags) | access_times(fs.access_times);
+    mount_at(target, &fs.fstype, &fs.source, flags, &fs.data)
 }
 
 /// Binds a file or directory, with what is mounted below it, over another.
@@ -83,6 +84,22 @@ pub(crate) fn flags(flags: MountFlags) -> MsFlags {
         (nosuid, MsFlags::MS_NOSUID),
         (nodev, MsFlags::MS_NODEV),
         (noexec, MsFlags::MS_NOEXEC),
+    ]
+    .into_iter()
+    .filter_map(|(set, flag)| set.then_some(flag))
+    .collect()
+}
+
+fn access_times(times: AccessTimes) -> MsFlags {
+    let AccessTimes {
+        noatime,
+        nodiratime,
+        strictatime,
+    } = times;
+    [
+        (noatime, MsFlags::MS_NOATIME),
+        (nodiratime, MsFlags::MS_NODIRATIME),
+        (strictatime, MsFlags::MS_STRICTATIME),
     ]
     .into_iter()
     .filter_map(|(set, flag)| set.then_some(flag))

@@ -16,8 +16,9 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::fstat;
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setsid};
-use proto::{STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize};
+use proto::{Process, STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize};
 
 use crate::ports::OutputPort;
 use crate::{console, devices, ports, syscalls};
@@ -27,10 +28,13 @@ const BUFFER_SIZE: usize = 32 << 10;
 /// A pump's stack holds no more than a few frames.
 const STACK_SIZE: usize = 64 << 10;
 
+/// The device /dev/null (Linux' admin-guide/devices.txt).
+const NULL: libc::dev_t = libc::makedev(1, 3);
+
 /// Our ends of the streams, and the ports.
 pub(crate) struct Stdio {
-    /// Port, then pipe or terminal.
-    input: (File, File),
+    /// Port, then pipe or terminal; none if the command reads nothing of ours.
+    input: Option<(File, File)>,
     /// Pipe or terminal, then port.
     outputs: Vec<(File, OutputPort)>,
     /// Whether pipes or a terminal are at the other end.
@@ -39,8 +43,8 @@ pub(crate) struct Stdio {
 
 /// What the command will hold.
 pub(crate) enum CommandEnd {
-    /// Ends of pipes, in the order of the descriptors 0, 1, 2.
-    Pipes([OwnedFd; 3]),
+    /// Ends of pipes, in the order of the descriptors 1 and 2, and before them 0, or /dev/null.
+    Pipes(Option<OwnedFd>, [OwnedFd; 2]),
     /// Path of the terminal in /dev/pts.
     Terminal(String),
 }
@@ -49,34 +53,39 @@ pub(crate) enum CommandEnd {
 pub(crate) struct Output(Vec<JoinHandle<()>>);
 
 impl Stdio {
-    /// Opens the ports, and three pipes or a terminal of this size.
-    pub(crate) fn open(terminal: Option<WindowSize>) -> Result<(Self, CommandEnd)> {
-        match terminal {
+    /// Opens the ports, and pipes or a terminal.
+    pub(crate) fn open(process: &Process) -> Result<(Self, CommandEnd)> {
+        match process.terminal {
             Some(size) => Self::with_terminal(size),
-            None => Self::with_pipes(),
+            None => Self::with_pipes(process.null_input),
         }
     }
 
-    fn with_pipes() -> Result<(Self, CommandEnd)> {
+    fn with_pipes(null_input: bool) -> Result<(Self, CommandEnd)> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).context("make a pipe");
-        let (stdin, to_stdin) = pipe()?;
+        let (stdin, input) = if null_input {
+            (None, None)
+        } else {
+            let (stdin, to_stdin) = pipe()?;
+            (Some(stdin), Some((input_port()?, to_stdin.into())))
+        };
         let (from_stdout, stdout) = pipe()?;
         let (from_stderr, stderr) = pipe()?;
         let ours = Self {
-            input: (input_port()?, to_stdin.into()),
+            input,
             outputs: vec![
                 (from_stdout.into(), OutputPort::open(STDOUT_PORT)?),
                 (from_stderr.into(), OutputPort::open(STDERR_PORT)?),
             ],
             is_terminal: false,
         };
-        Ok((ours, CommandEnd::Pipes([stdin, stdout, stderr])))
+        Ok((ours, CommandEnd::Pipes(stdin, [stdout, stderr])))
     }
 
     fn with_terminal(size: WindowSize) -> Result<(Self, CommandEnd)> {
         let (master, path) = terminal(size).context("open a terminal in /dev/pts")?;
         let ours = Self {
-            input: (input_port()?, master.try_clone()?),
+            input: Some((input_port()?, master.try_clone()?)),
             outputs: vec![(master, OutputPort::open(STDOUT_PORT)?)],
             is_terminal: true,
         };
@@ -85,19 +94,18 @@ impl Stdio {
 
     /// A descriptor of the terminal, to change its size.
     pub(crate) fn terminal(&self) -> Result<Option<OwnedFd>> {
-        if !self.is_terminal {
-            return Ok(None);
-        }
-        let master = &self.input.1;
-        Ok(Some(master.as_fd().try_clone_to_owned()?))
+        let master = self.input.as_ref().filter(|_| self.is_terminal);
+        let master = master.map(|(_, master)| master.as_fd().try_clone_to_owned());
+        Ok(master.transpose()?)
     }
 
     /// Starts the threads.
     pub(crate) fn pump(self) -> Result<Output> {
-        let (port, command) = self.input;
         // Nobody waits for this one. Once the command does not read any more, the port is closed,
         // and with it the host's reason to send. The end of the port closes the pipe.
-        spawn_thread("stdin", move || carry("stdin", port, command))?;
+        if let Some((port, command)) = self.input {
+            spawn_thread("stdin", move || carry("stdin", port, command))?;
+        }
         let names = ["stdout", "stderr"];
         let outputs = names.into_iter().zip(self.outputs);
         outputs
@@ -125,7 +133,7 @@ impl CommandEnd {
     pub(crate) fn attach(self, uid: Uid) -> Result<()> {
         setsid().context("start a session")?;
         let [stdin, stdout, stderr] = match self {
-            Self::Pipes(pipes) => pipes,
+            Self::Pipes(stdin, [stdout, stderr]) => [stdin.map_or_else(null, Ok)?, stdout, stderr],
             Self::Terminal(path) => {
                 devices::bind_console(&path)?;
                 controlling_terminal(&path)?
@@ -135,9 +143,17 @@ impl CommandEnd {
     }
 }
 
-/// Makes these the standard streams of this process, and gives them to a user.
+/// The container's own, so that it finds what it has as its standard input.
+fn null() -> Result<OwnedFd> {
+    let path = "/dev/null";
+    let null = File::open(path).with_context(|| format!("open {path}"));
+    null.map(OwnedFd::from)
+}
+
+/// Makes these the standard streams of this process, and gives them to a user, except for /dev/null, which is everybody's.
 pub(crate) fn become_streams(streams: [OwnedFd; 3], uid: Uid) -> Result<()> {
-    for descriptor in &streams {
+    let is_null = |descriptor: &OwnedFd| fstat(descriptor).is_ok_and(|file| file.st_rdev == NULL);
+    for descriptor in streams.iter().filter(|descriptor| !is_null(descriptor)) {
         fchown(descriptor, Some(uid), None).context("change the owner of a stream")?;
     }
     let [stdin, stdout, stderr] = streams;

@@ -1,10 +1,11 @@
 //! Kernel settings, sysctl(8).
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
 
 const SETTINGS: &str = "/proc/sys";
 /// Only a kernel with IPv6 has these. A container that switches IPv6 off is content without it, too.
@@ -23,9 +24,18 @@ fn write_one(name: &str, value: &str) -> Result<()> {
     if path.starts_with(IPV6) && !fs::exists(IPV6)? {
         return Ok(());
     }
-    let mut file = File::options().write(true).open(&path)?;
+    let failed = |verb: &str, error: io::Error| {
+        // As runc tells it: docker makes exit codes of these words.
+        let reason = Errno::from_raw(error.raw_os_error().unwrap_or_default()).desc();
+        anyhow!("{verb} {}: {}", path.display(), reason.to_lowercase())
+    };
+    let mut file = File::options()
+        .write(true)
+        .open(&path)
+        .map_err(|error| failed("open", error))?;
     // One write is one value there.
-    Ok(file.write_all(format!("{value}\n").as_bytes())?)
+    file.write_all(format!("{value}\n").as_bytes())
+        .map_err(|error| failed("write", error))
 }
 
 /// The file of a setting. As in sysctl(8), the first dot or slash of a name tells which of the two
@@ -90,6 +100,9 @@ mod tests {
     #[test]
     fn a_setting_that_does_not_exist_is_named() {
         let error = write(&[("kernel.no_such".to_owned(), "1".to_owned())]).unwrap_err();
-        assert!(format!("{error:#}").contains("kernel.no_such"), "{error:#}");
+        assert_eq!(
+            format!("{error:#}"),
+            "set the kernel parameter kernel.no_such to \"1\": open /proc/sys/kernel/no_such: no such file or directory"
+        );
     }
 }

@@ -8,13 +8,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use crate::host::{self, Host};
+use crate::lookup;
 use crate::namespace;
 use crate::options::Given;
-use crate::split::{ANNOTATION, BundleFile, KILLS, Split, VMSPEC, disks, split};
+use crate::split::{ANNOTATION, BundleFile, KILLS, STARTED, Split, VMSPEC, disks, split};
 
 /// The container's configuration, and what runc reads.
 const CONFIG: &str = "config.json";
@@ -63,7 +66,12 @@ pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Re
     namespace::check(&config)?;
     let mut host = host::probe(&bundle, container, root)?;
     look_at_disks(&mut host, &config);
-    write(bundle, split(&config, given, &host)?)
+    let split = split(&config, given, &host)?;
+    let root = config["root"]["path"].as_str().unwrap_or_default();
+    if let Some(failure) = lookup::failure(&split.vm.start, Path::new(&host.resolve(root))) {
+        bail!("unable to start container process: {failure}");
+    }
+    write(bundle, split)
 }
 
 /// Tells `host` what there is that becomes disks.
@@ -129,6 +137,8 @@ fn write(bundle: PathBuf, split: Split) -> Result<Rewritten> {
         mode: 0o600,
         owner: (0, 0),
     })?;
+    let fifo = written.claim(STARTED)?;
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).with_context(|| fifo.display().to_string())?;
     written.claim(VMSPEC)?;
     split.vm.save(&written.bundle.join(VMSPEC))?;
     written.replace_config(&split.runc)?;

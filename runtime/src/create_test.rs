@@ -86,7 +86,10 @@ fn the_bundle_has_both_parts_and_the_original() {
     assert!(!is_ours(path).unwrap());
     std::mem::forget(rewrite_here(path, &given()).unwrap());
     assert!(is_ours(path).unwrap());
-    assert_eq!(names(path), [CONFIG, ORIGINAL, KILLS, "runqenv", VMSPEC]);
+    assert_eq!(
+        names(path),
+        [CONFIG, ORIGINAL, KILLS, "runqenv", STARTED, VMSPEC]
+    );
     assert_eq!(fs::read(path.join(ORIGINAL)).unwrap(), CONFIG_JSON);
     assert_eq!(
         read(&path.join(CONFIG)).unwrap()["process"]["args"],

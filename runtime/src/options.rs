@@ -117,10 +117,7 @@ impl Options {
             root_disk: root_disk(&source)?,
             systemd: source.flag("", "RUNQ_SYSTEMD")?,
             exec: !source.flag("noexec", "RUNQ_NOEXEC")?,
-            log: source
-                .find("", &["RUNQ_LOG"])
-                .map(|setting| setting.value.to_owned())
-                .filter(|filter| !filter.is_empty()),
+            log: log(&source)?,
         })
     }
 }
@@ -154,6 +151,26 @@ fn root_disk(source: &Source) -> Result<Option<RootDisk>> {
         id: setting.value.to_owned(),
         exclude: source.paths("", &["RUNQ_ROOTDISK_EXCLUDE"])?,
     }))
+}
+
+/// What the log of the monitor tells (`vmm::log`): a level, or levels of parts.
+fn log(source: &Source) -> Result<Option<String>> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let setting = source.find("", &["RUNQ_LOG"]);
+    let Some(setting) = setting.filter(|setting| !setting.value.is_empty()) else {
+        return Ok(None);
+    };
+    let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
+    let fits = |word: &str| match word.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(word),
+    };
+    ensure!(
+        setting.value.split(',').all(fits),
+        "{setting}: {} and lists of target=level are allowed",
+        LEVELS.join(", ")
+    );
+    Ok(Some(setting.value.to_owned()))
 }
 
 /// The option and the variables of each part of resolv.conf.

@@ -121,6 +121,23 @@ fn what_is_not_there_yet_is_refused() {
 }
 
 #[test]
+fn a_log_has_levels() {
+    for log in ["debug", "OFF", "warn,vmm=trace", "proxy::dns=info"] {
+        let options = read(&[], &[&format!("RUNQ_LOG={log}")]).unwrap();
+        assert_eq!(options.log.as_deref(), Some(log));
+    }
+    assert_eq!(read(&[], &["RUNQ_LOG="]).unwrap().log, None);
+    for log in ["loud", "vmm", "vmm=loud", "=info", "info,", "debug trace"] {
+        assert_eq!(
+            error(&[], &[&format!("RUNQ_LOG={log}")]),
+            format!(
+                "RUNQ_LOG={log}: off, error, warn, info, debug, trace and lists of target=level are allowed"
+            )
+        );
+    }
+}
+
+#[test]
 fn a_9p_cache_is_one_that_linux_has() {
     let read = |given: &[_], environment: &[_]| read(given, environment).unwrap().p9_cache;
     for cache in P9Cache::ALL {

@@ -22,6 +22,9 @@ pub const PATH: &str = "/run/vmspec.json";
 /// Where `proxy` writes to if the guest's kernel has killed a process for want of memory.
 pub const KILLS: &str = "/run/kills";
 
+/// Where `proxy` tells `runq start` that the container's process is started, or why not: a FIFO.
+pub const STARTED: &str = "/run/started";
+
 /// Where `proxy` finds the sysfs of its network namespace.
 pub const SYS: &str = "/run/sys";
 

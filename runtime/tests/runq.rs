@@ -143,6 +143,7 @@ fn create_splits_and_hands_over() {
             "config.json.orig",
             "exec.json",
             "kills",
+            "started",
             "vmspec.json"
         ]
     );

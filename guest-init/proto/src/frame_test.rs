@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::exec::Agent;
 use crate::{
-    Address, Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Interface,
-    MacAddress, Mount, MountFlags, Mountable, PacketRule, Plug, Process, Resolver, Resource,
-    Rlimit, Root, RootDisk, Route, Start, User, WindowSize,
+    AccessTimes, Address, Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction,
+    Interface, MacAddress, Mount, MountFlags, Mountable, PacketRule, Plug, Process, Resolver,
+    Resource, Rlimit, Root, RootDisk, Route, Start, User, WindowSize,
 };
 
 fn flags() -> impl Strategy<Value = MountFlags> {
@@ -22,11 +22,18 @@ fn flags() -> impl Strategy<Value = MountFlags> {
 }
 
 fn file_system() -> impl Strategy<Value = FileSystem> {
-    (".*", ".*", flags(), ".*").prop_map(|(fstype, source, flags, data)| FileSystem {
-        fstype,
-        source,
-        flags,
-        data,
+    let times = any::<[bool; 3]>().prop_map(|[noatime, nodiratime, strictatime]| AccessTimes {
+        noatime,
+        nodiratime,
+        strictatime,
+    });
+    (".*", ".*", flags(), ".*", times).prop_map(|(fstype, source, flags, data, access_times)| {
+        FileSystem {
+            fstype,
+            source,
+            flags,
+            data,
+        }
     })
 }
 
@@ -127,9 +134,10 @@ fn unprivileged() -> impl Strategy<Value = Process> {
         option::of(any::<u32>()),
         option::of(any::<i32>()),
         option::of(window()),
+        any::<bool>(),
     )
         .prop_map(
-            |(args, env, cwd, rlimits, umask, oom_score_adj, terminal)| Process {
+            |(args, env, cwd, rlimits, umask, oom_score_adj, terminal, null_input)| Process {
                 args,
                 env,
                 cwd,
@@ -137,6 +145,7 @@ fn unprivileged() -> impl Strategy<Value = Process> {
                 umask,
                 oom_score_adj,
                 terminal,
+                null_input,
                 ..Default::default()
             },
         )

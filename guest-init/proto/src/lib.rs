@@ -34,14 +34,14 @@ pub use frame::{Decoder, Error, MAX_FRAME, Message, encode, recv, send};
 pub use network::{Address, Interface, MacAddress, PacketRule, Resolver, Route};
 pub use plug::Plug;
 pub use start::{
-    Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Mount, MountFlags,
-    Mountable, Process, Resource, Rlimit, Root, RootDisk, Start, User, WindowSize,
+    AccessTimes, Capabilities, Device, Disk, DiskMount, FileSystem, FilterInstruction, Mount,
+    MountFlags, Mountable, Process, Resource, Rlimit, Root, RootDisk, Start, User, WindowSize,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";
@@ -101,8 +101,8 @@ pub enum ToHost {
         /// Its name, of its own choice.
         name: String,
     },
-    /// The command has ended, its output is written to the ports, and they are closed; all file
-    /// systems are synced, and unmounted where nothing holds them. The guest powers off next.
+    /// The command has ended, its output is written to the ports, and they are closed; what it has written to disks and
+    /// shares is there, and file systems are unmounted where nothing holds them. The guest powers off next.
     Exited {
         /// Its exit status, or 128 + N if signal N ended it.
         code: u8,

@@ -79,6 +79,21 @@ pub struct FileSystem {
     pub flags: MountFlags,
     /// Options that only this type knows, separated by commas; may be empty.
     pub data: String,
+    /// When access times are written.
+    pub access_times: AccessTimes,
+}
+
+/// When the time of a file's last access is written, as the options of mount(8) are called. Default: when it is older
+/// than a day, or than the last change (`relatime`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessTimes {
+    /// Never.
+    pub noatime: bool,
+    /// Never for directories.
+    pub nodiratime: bool,
+    /// At each access; then [`Self::noatime`] does not count.
+    pub strictatime: bool,
 }
 
 impl FileSystem {
@@ -91,7 +106,7 @@ impl FileSystem {
                 read_only,
                 ..Default::default()
             },
-            data: String::new(),
+            ..Default::default()
         }
     }
 
@@ -103,10 +118,10 @@ impl FileSystem {
         Self {
             fstype: "9p".into(),
             source: tag.into(),
-            flags: MountFlags::default(),
             data: format!(
                 "trans=virtio,version=9p2000.L,msize=512000,access=client,posixacl,cache={cache}"
             ),
+            ..Default::default()
         }
     }
 }
@@ -193,6 +208,8 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
     /// Run on a terminal of this size instead of three pipes.
     pub terminal: Option<WindowSize>,
+    /// Without a terminal, standard input is /dev/null instead of a pipe: the host names no port for it.
+    pub null_input: bool,
 }
 
 /// The capability sets of capabilities(7), bit N for capability N, as the process has them when it

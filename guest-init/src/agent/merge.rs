@@ -31,6 +31,7 @@ pub(super) fn process(exec: &Exec, container: &Process, user: User) -> Process {
         umask: exec.umask.or(container.umask),
         oom_score_adj: container.oom_score_adj,
         terminal: exec.terminal,
+        null_input: false,
     }
 }
 
@@ -112,6 +113,7 @@ mod tests {
             umask: Some(0o77),
             oom_score_adj: Some(5),
             terminal: Some(WindowSize { rows: 1, cols: 2 }),
+            null_input: false,
         }
     }
 
@@ -161,6 +163,7 @@ mod tests {
             umask: Some(0),
             oom_score_adj: Some(5),
             terminal,
+            null_input: false,
         };
         assert_eq!(process(&exec, &container(7), user(8)), expected);
     }

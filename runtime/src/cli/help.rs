@@ -28,7 +28,7 @@ Options, for all containers; the variable in a container's environment comes bef
                       RUNQ_ROOTDISK       ID of the container's disk that the root is on
                       RUNQ_ROOTDISK_EXCLUDE  absolute paths that are not copied there
                       RUNQ_SYSTEMD        the command is systemd
-                      RUNQ_LOG            print the monitor's log to stderr, for example debug
+                      RUNQ_LOG            print the monitor's log to stderr: off, error, warn, info, debug, trace
   --nestedvm                              accepted for compatibility: nothing needs to be set
   --9pcache MODE      RUNQ_9PCACHE        root and volumes by 9P, cached as MODE: none, loose, fscache, mmap
   --runc PATH                             the runc to use; for runq itself: variable RUNQ_RUNC
@@ -40,6 +40,7 @@ RUNQ_ROOT names the folder where runq is installed, if that is not /var/lib/runq
 Commands:
   create, run         a container, in a virtual machine
   certs               new certificates for docker exec and runq-exec; containers that run keep theirs
+  start               has the container's process started, and waits for that
   exec                a command in a container's VM, for docker exec (people use runq-exec)
   ps                  what runs in a container's VM, for docker top
   update              other limits for a container that runs, for docker update

@@ -9,6 +9,7 @@ mod kills;
 mod ps;
 mod report;
 mod runc;
+mod start;
 mod update;
 
 use std::env;
@@ -67,6 +68,7 @@ fn run(line: &CommandLine) -> Result<ExitCode> {
         }
         "exec" if !asks_for_help(line) => exec::exec(line),
         "ps" if !asks_for_help(line) => ps::ps(line),
+        "start" if !asks_for_help(line) => start::start(line),
         "update" if !asks_for_help(line) => update::update(line),
         "register" => {
             let program = installed_program()?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
@@ -63,6 +63,18 @@ impl Runc {
         anyhow!(error).context(format!("cannot execute {}: {HINT}", self.path.display()))
     }
 
+    /// Calls runc with the command line as it was except for our own options; its exit code.
+    ///
+    /// # Errors
+    /// When runc cannot be called.
+    pub(crate) fn run(&self, line: &CommandLine) -> Result<ExitCode> {
+        let status = self.command(line).args(&line.command).status();
+        // runc has said why.
+        let status =
+            status.with_context(|| format!("cannot execute {}: {HINT}", self.path.display()))?;
+        Ok(exit_code(status))
+    }
+
     /// What `runc state` says of a container.
     ///
     /// # Errors
@@ -97,18 +109,21 @@ impl Runc {
             serde_json::to_writer(stdin, limits).context("runc update")?;
         }
         let status = child.wait().context("runc update")?;
-        // runc has said why.
-        Ok(if status.success() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(exit_code(status))
     }
 
     fn command(&self, line: &CommandLine) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&line.globals);
         command
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

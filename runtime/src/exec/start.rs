@@ -45,7 +45,8 @@ pub fn start(agent: &mut Agent, container: &Container, exec: Exec) -> Result<()>
 }
 
 /// In the words of runc, which has what Go says of the command.
-fn refused(code: u8, message: &str, command: &str) -> Refused {
+pub(crate) fn refused(code: u8, message: &str, command: &str) -> Refused {
+    let reason = message.strip_prefix(&format!("{command}: "));
     let message = if code == 127 && message.contains(NOT_FOUND) {
         format!("exec: {command:?}: {NOT_FOUND}$PATH")
     } else if let Some((directory, reason)) = message
@@ -53,6 +54,10 @@ fn refused(code: u8, message: &str, command: &str) -> Refused {
         .and_then(|rest| rest.rsplit_once(": "))
     {
         format!("chdir to cwd ({directory:?}) set in config.json failed: {reason}")
+    } else if let (127, Some(reason)) = (code, reason) {
+        format!("exec: {command:?}: stat {command}: {reason}")
+    } else if let (126, Some(reason)) = (code, reason) {
+        format!("exec: {command:?}: {reason}")
     } else if matches!(code, 126 | 127) {
         format!("exec: {message}")
     } else {
@@ -75,8 +80,14 @@ mod tests {
         );
         assert_eq!(
             refused(126, "/etc: permission denied", "/etc").message,
-            "exec: /etc: permission denied"
+            "exec: \"/etc\": permission denied"
         );
+        assert_eq!(
+            refused(127, "/no: no such file or directory", "/no").message,
+            "exec: \"/no\": stat /no: no such file or directory"
+        );
+        let loader = "/x: its interpreter or dynamic loader: no such file or directory";
+        assert_eq!(refused(127, loader, "x").message, format!("exec: {loader}"));
         let nowhere = "working directory /no: where: no such file or directory";
         assert_eq!(
             refused(127, nowhere, "sh").message,

@@ -1,11 +1,14 @@
 //! From a [`VmSpec`] to a machine.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use nix::sys::stat::makedev;
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use tracing::error;
@@ -101,12 +104,20 @@ fn disks(spec: &VmSpec) -> Result<Vec<DeviceSpec>> {
     disks.collect()
 }
 
+/// Whether it is /dev/null, whose numbers are 1 and 3 (Linux' admin-guide/devices.txt): that of a container without
+/// `-i`, which is to find its own there.
+fn is_null(file: impl AsFd) -> io::Result<bool> {
+    let file = File::from(file.as_fd().try_clone_to_owned()?).metadata()?;
+    Ok(file.file_type().is_char_device() && file.rdev() == makedev(1, 3))
+}
+
 /// Every signal is the container's. The size that its terminal has by now counts, not the one in
 /// the configuration.
 fn command(spec: VmSpec, dns: Option<UnixStream>) -> Result<Command> {
     let mut start = spec.start;
     let size = &mut start.process.terminal;
     *size = size.map(|configured| terminal::window_size().unwrap_or(configured));
+    start.process.null_input = is_null(io::stdin()).unwrap_or_default();
     let kills = File::options().write(true).open(vmspec::KILLS);
     Ok(Command {
         systemd: spec.systemd,

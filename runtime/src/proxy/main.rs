@@ -15,17 +15,36 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use runtime::vmspec::{self, VmSpec};
+use vmm::command::Outcome;
+use vmm::command::starter::Starter;
 use vmm::log;
 use vmm::program::CONTAINER;
 use vmm::stats::milestone;
 use vmm::verdict::Verdict;
-use vmm::vm::Vm;
+use vmm::vm::{Ended, Vm};
 
 fn main() -> ExitCode {
     CONTAINER.main(run)
 }
 
+/// Runs the machine. Who waits for its start is told what keeps the process from it; else that goes to stderr.
 fn run() -> Result<Verdict> {
+    let starter = Starter::open(Path::new(vmspec::STARTED));
+    let ended = run_machine(&starter);
+    let failed = |code, message: &str| {
+        let message = (!starter.failed(code, message)).then(|| message.to_owned());
+        Ok(Verdict { code, message })
+    };
+    match ended {
+        Err(error) => failed(CONTAINER.codes.failure, &format!("{error:#}")),
+        Ok(ended) => match &ended.progress.outcome {
+            Some(Outcome::Failed { code, message }) => failed(*code, message),
+            _ => Ok(Verdict::of(&ended)),
+        },
+    }
+}
+
+fn run_machine(starter: &Starter) -> Result<Ended> {
     // To stderr, which is the container's: nothing but errors, unless RUNQ_LOG asks for more.
     log::start(log::Level::ERROR);
     let mut spec = VmSpec::load(Path::new(vmspec::PATH))?;
@@ -35,10 +54,14 @@ fn run() -> Result<Verdict> {
     let network = network::take(spec.cpus)?;
     let plugs = watch::start(&network, spec.cpus).context("watch the network")?;
     let vsock = machine::vsock(&mut spec);
-    let vm = Vm::new(machine::config(spec, network, vsock, port, plugs)?)?;
+    let mut config = machine::config(spec, network, vsock, port, plugs)?;
+    if let Some(command) = &mut config.command {
+        command.starter = starter.clone();
+    }
+    let vm = Vm::new(config)?;
     relay
         .map_or(Ok(()), dns::Relay::start)
         .context("DNS relay")?;
     confinement::enter(&vm)?;
-    Ok(Verdict::of(&vm.run()?))
+    vm.run()
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
-use proto::{FileSystem, Mount, MountFlags, Mountable};
+use proto::{AccessTimes, FileSystem, Mount, MountFlags, Mountable};
 
 use super::clean;
 use crate::spec::is_bind;
@@ -71,6 +71,7 @@ fn file_system(mount: &oci::Mount, systemd: bool) -> Result<Option<Mountable>> {
         source: fstype.into(),
         flags: options.flags,
         data,
+        access_times: options.times,
     };
     Ok(Some(match kind(mount) {
         "tmpfs" => Mountable::FileSystem(what("tmpfs", options.data.join(","))),
@@ -93,17 +94,18 @@ fn file_system(mount: &oci::Mount, systemd: bool) -> Result<Option<Mountable>> {
 struct Sorted<'a> {
     /// What init can do for any mount.
     flags: MountFlags,
+    times: AccessTimes,
     /// What only the file system knows.
     data: Vec<&'a str>,
 }
 
 impl<'a> Sorted<'a> {
     /// Sorts the options; of two that contradict each other the later one counts. Those for which
-    /// a guest has no use are dropped: how mounts propagate between namespaces, when access times
-    /// and data are written, and copying what a tmpfs hides.
+    /// a guest has no use are dropped: how mounts propagate between namespaces, when data are written, and copying what
+    /// a tmpfs hides.
     fn of(mount: &'a oci::Mount) -> Self {
         let mut sorted = Self::default();
-        let flags = &mut sorted.flags;
+        let (flags, times) = (&mut sorted.flags, &mut sorted.times);
         for option in mount.options().iter().flatten() {
             match option.as_str() {
                 "ro" | "rro" => flags.read_only = true,
@@ -114,6 +116,12 @@ impl<'a> Sorted<'a> {
                 "dev" | "rdev" => flags.nodev = false,
                 "noexec" | "rnoexec" => flags.noexec = true,
                 "exec" | "rexec" => flags.noexec = false,
+                "noatime" => times.noatime = true,
+                "atime" => times.noatime = false,
+                "nodiratime" => times.nodiratime = true,
+                "diratime" => times.nodiratime = false,
+                "strictatime" => times.strictatime = true,
+                "nostrictatime" => times.strictatime = false,
                 option if DROPPED.contains(&option) => {}
                 option => sorted.data.push(option),
             }
@@ -123,14 +131,12 @@ impl<'a> Sorted<'a> {
 }
 
 /// Options of the specification (config.md, Mounts) that are no file system's own.
-const DROPPED: [&str; 49] = [
+const DROPPED: [&str; 43] = [
     "",
     "acl",
     "async",
-    "atime",
     "bind",
     "defaults",
-    "diratime",
     "dirsync",
     "idmap",
     "iversion",
@@ -138,13 +144,10 @@ const DROPPED: [&str; 49] = [
     "loud",
     "mand",
     "noacl",
-    "noatime",
-    "nodiratime",
     "noiversion",
     "nolazytime",
     "nomand",
     "norelatime",
-    "nostrictatime",
     "nosymfollow",
     "private",
     "ratime",
@@ -168,7 +171,6 @@ const DROPPED: [&str; 49] = [
     "shared",
     "silent",
     "slave",
-    "strictatime",
     "symfollow",
     "sync",
     "tmpcopyup",

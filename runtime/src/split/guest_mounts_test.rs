@@ -42,6 +42,10 @@ fn a_tmpfs_keeps_its_own_options_and_loses_those_of_others() {
                 ..Default::default()
             },
             data: "size=64k,mode=1777".into(),
+            access_times: AccessTimes {
+                strictatime: true,
+                ..Default::default()
+            },
         })
     );
 }
@@ -57,6 +61,19 @@ fn of_two_options_the_later_one_counts() {
             nosuid: true,
             ..Default::default()
         }
+    );
+    let options = [
+        "noatime",
+        "atime",
+        "nodiratime",
+        "strictatime",
+        "nostrictatime",
+        "relatime",
+    ];
+    let times = Sorted::of(&mount("/x", "tmpfs", &options)).times;
+    assert_eq!(
+        (times.noatime, times.nodiratime, times.strictatime),
+        (false, true, false)
     );
     let options = ["rw", "rro", "rnosuid", "rnodev", "rnoexec"];
     let flags = Sorted::of(&mount("/x", "tmpfs", &options)).flags;

@@ -44,6 +44,9 @@ pub const VMSPEC: &str = "vmspec.json";
 /// Name of a file in the bundle that is empty as long as no process was killed for want of memory.
 pub const KILLS: &str = "kills";
 
+/// Name of a FIFO in the bundle, by which `runq start` hears of the start.
+pub const STARTED: &str = "started";
+
 /// A file to write into the bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleFile {

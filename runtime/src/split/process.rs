@@ -62,6 +62,8 @@ pub(crate) fn translate(process: &oci::Process) -> Result<Process> {
         umask: user.umask(),
         oom_score_adj: process.oom_score_adj(),
         terminal: terminal.then(|| window_size(process)),
+        // The monitor sees what it has itself.
+        null_input: false,
     })
 }
 

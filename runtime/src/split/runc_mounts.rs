@@ -4,7 +4,7 @@ use oci_spec::runtime::{Process, Root, Spec};
 use serde_json::{Value, json};
 
 use super::guest_mounts::{Part, part};
-use super::{KILLS, VMSPEC, clean};
+use super::{KILLS, STARTED, VMSPEC, clean};
 use crate::host::{Host, MODULES};
 use crate::vmspec::{self, SHARE, SHARED_MODULES};
 
@@ -48,7 +48,10 @@ pub(super) fn mounts(mounts: &[Value], spec: &Spec, host: &Host) -> Vec<Value> {
             given.map_or(default, |(_, value)| value.clone())
         })
         .collect();
-    all.extend([run(), vm_spec(host), kills(host), sys(), root(spec, host)]);
+    let told = [(vmspec::KILLS, KILLS), (vmspec::STARTED, STARTED)];
+    all.extend([run(), vm_spec(host)]);
+    all.extend(told.map(|(path, name)| writable(path, &host.resolve(name))));
+    all.extend([sys(), root(spec, host)]);
     all.extend(host.modules.then(|| modules(host)));
     let volumes = pairs().filter(|(mount, _)| part(mount) == Part::Volume);
     let volumes = volumes.map(|(_, value)| value).enumerate();
@@ -103,9 +106,10 @@ fn modules(host: &Host) -> Value {
     bind(&format!("{SHARE}/{SHARED_MODULES}"), &source)
 }
 
-fn kills(host: &Host) -> Value {
+/// By which the monitor tells something to the host.
+fn writable(destination: &str, source: &str) -> Value {
     let options = ["bind", "rprivate", "nosuid", "nodev", "noexec"];
-    mount(vmspec::KILLS, "bind", &host.resolve(KILLS), &options)
+    mount(destination, "bind", source, &options)
 }
 
 /// The devices of the container's network namespace: a macvtap's numbers are told nowhere else.

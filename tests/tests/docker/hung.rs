@@ -11,7 +11,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use tests::docker::{Container, docker, script};
 
-use crate::assert_output;
+use crate::{assert_code, assert_output};
 
 /// Opcodes of linux/fuse.h.
 const GETATTR: u32 = 3;
@@ -163,4 +163,20 @@ fn a_volume_that_never_answers_leaves_the_others_alone() {
     container.docker(&["stop", "-t", "1"]).unwrap();
     assert_eq!(container.inspect("{{.State.Status}}").unwrap(), "exited");
     container.docker(&["rm"]).unwrap();
+}
+
+#[test]
+#[ignore = "needs Docker: make test"]
+fn a_container_with_a_volume_that_never_answers_ends_with_its_process() {
+    let mut hung = FileSystem::mount();
+    let container = Container::new().unwrap();
+    let volume = format!("{}:/hung", hung.path());
+    let call = container.docker_run().args(["--rm", "-i", "-v", &volume]);
+    let script = "cd /hung && echo ready; read line; exit 5";
+    let call = call.args(["busybox", "sh", "-c", script]).open_stdin();
+    let mut run = call.launch().unwrap();
+    run.wait_for("ready\n").unwrap();
+    hung.hang();
+    run.write("\n").unwrap();
+    assert_code(&run.wait().unwrap(), 5);
 }

@@ -10,6 +10,7 @@ mod chain;
 mod detached;
 mod disks;
 mod exec;
+mod failures;
 mod files;
 mod hung;
 mod limits;

@@ -22,6 +22,14 @@ echo
 df -k /dev/shm | awk 'NR == 2 { print "shm", $2 }'
 cat /proc/kcore | head -c 1 | wc -c
 echo x >/proc/sysrq-trigger || echo "sysrq refused"
+echo "input $(readlink /proc/self/fd/0) $(cat) $(test -t 0 || echo "no terminal")"
+grep -m 1 '^model name' /proc/cpuinfo
+awk '$2 ~ "^/tmpfs" {
+    print $2
+    count = split($4, options, ",")
+    for (i = 1; i <= count; i++) if (options[i] ~ /^(r[ow]|.*atime|[ug]id=.*|mode=.*)$/) print options[i]
+}' /proc/mounts
+stat -c '%n %u:%g %a' /tmpfs* 2>/dev/null
 "#;
 
 #[test]
@@ -78,6 +86,12 @@ fn rights_names_and_limits_are_those_of_docker() {
             "8m",
             "--sysctl",
             "kernel.shm_rmid_forced=1",
+            "--tmpfs",
+            "/tmpfs-a:noatime,uid=1000,gid=100,mode=750",
+            "--tmpfs",
+            "/tmpfs-b:strictatime,nodiratime",
+            "--tmpfs",
+            "/tmpfs-c:ro,relatime",
         ],
     ] {
         let expected = facts("runc", options);

@@ -40,6 +40,7 @@ pub(crate) fn refused(options: &[&str], expected: &[&str]) {
 fn wrong_values_and_what_a_machine_cannot_do_are_named() {
     refused(&["-e", "RUNQ_CPU=many"], &["RUNQ_CPU", "many", "1"]);
     refused(&["-e", "RUNQ_MEM=63"], &["RUNQ_MEM", "63", "64"]);
+    refused(&["-e", "RUNQ_LOG=loud"], &["RUNQ_LOG=loud", "debug"]);
     refused(&["--privileged"], &["--privileged"]);
     refused(&["--network", "host"], &["--network host"]);
 }

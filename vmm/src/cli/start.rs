@@ -82,6 +82,7 @@ fn standard(target: &str, fstype: &str, data: &str, what: fn(FileSystem) -> Moun
                 ..MountFlags::ALL
             },
             data: data.to_owned(),
+            ..FileSystem::default()
         }),
     }
 }

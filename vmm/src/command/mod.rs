@@ -9,6 +9,7 @@ mod control;
 mod ports;
 mod session;
 mod signals;
+pub mod starter;
 mod systemd;
 pub mod terminal;
 
@@ -30,6 +31,7 @@ pub use session::Outcome;
 pub(crate) use session::SYSTEM_CALLS;
 use session::Session;
 pub use signals::{Forwarded, Received, Signals};
+use starter::Starter;
 
 use crate::config::Config;
 use crate::program::Program;
@@ -50,6 +52,8 @@ pub struct Command {
     pub patience: Duration,
     /// Becomes longer when the guest's kernel has killed a process for want of memory.
     pub kills: Option<File>,
+    /// Is told when the command is started.
+    pub starter: Starter,
     /// Further ports by name, both ways; the other ends are the caller's.
     pub ports: Vec<(String, UnixStream)>,
 }
@@ -63,6 +67,7 @@ impl Command {
             systemd: false,
             patience: PATIENCE,
             kills: None,
+            starter: Starter::default(),
             ports: Vec::new(),
         }
     }
@@ -103,12 +108,12 @@ pub(crate) fn connect(config: &Config, stopper: Stopper) -> Result<(Control, Opt
         return Ok((Control::new(None, None, signals, size, stopper), device));
     };
     let signals = command.signals()?;
-    let terminal = command.start.process.terminal.is_some();
     let (mut session, port) =
         Session::new(command.start.clone(), command.systemd).context("control port")?;
     let kills = command.kills.as_ref().map(File::try_clone).transpose();
     session.record_kills(kills.context("control port")?);
-    let ports = ports::command_ports(port, &command.ports, terminal)?;
+    session.tell_start(command.starter.clone());
+    let ports = ports::command_ports(port, &command.ports, &command.start.process)?;
     let (device, size) = ports::console(config, ports)?.unzip();
     let timer = command.hello_timer(config.program).context("timer")?;
     let control = Control::new(Some(session), Some(timer), signals, size, stopper);

@@ -9,11 +9,12 @@ use arch::cmdline::Console;
 use devices::dev::DeviceSpec;
 use devices::dev::console::{self, ConsoleHandle, NamedPort, Streams};
 use devices::stream::{Input, Output};
+use proto::Process;
 
 use super::terminal;
 use crate::config::Config;
 
-/// The ports that init knows by name: `control`, this process's standard streams, and `others`. A
+/// The ports that init knows by name: `control`, this process's standard streams as far as `process` has them, and `others`. A
 /// terminal has no standard error of its own.
 ///
 /// # Errors
@@ -21,7 +22,7 @@ use crate::config::Config;
 pub(super) fn command_ports(
     control: UnixStream,
     others: &[(String, UnixStream)],
-    terminal: bool,
+    process: &Process,
 ) -> Result<Vec<NamedPort>> {
     let named = |name: &str, input, output| NamedPort {
         name: name.to_owned(),
@@ -35,10 +36,12 @@ pub(super) fn command_ports(
     };
     let mut ports = vec![
         both_ways(proto::CONTROL_PORT, &control).context("control port")?,
-        named(proto::STDIN_PORT, Some(stdin()?), None),
         named(proto::STDOUT_PORT, None, Some(stdout()?)),
     ];
-    if !terminal {
+    if process.terminal.is_some() || !process.null_input {
+        ports.push(named(proto::STDIN_PORT, Some(stdin()?), None));
+    }
+    if process.terminal.is_none() {
         ports.push(named(proto::STDERR_PORT, None, Some(stderr()?)));
     }
     for (name, stream) in others {
@@ -112,10 +115,15 @@ mod tests {
     #[test]
     fn further_ports_go_both_ways() {
         let (control, other) = UnixStream::pair().unwrap();
-        let ports = command_ports(control, &[("other".into(), other)], true).unwrap();
+        let process = Process {
+            null_input: true,
+            ..Process::default()
+        };
+        let ports = command_ports(control, &[("other".into(), other)], &process).unwrap();
         let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
-        let [control, stdin, stdout] = [proto::CONTROL_PORT, proto::STDIN_PORT, proto::STDOUT_PORT];
-        assert_eq!(names, [control, stdin, stdout, "other"]);
+        let [control, stdout, stderr] =
+            [proto::CONTROL_PORT, proto::STDOUT_PORT, proto::STDERR_PORT];
+        assert_eq!(names, [control, stdout, stderr, "other"]);
         let streams = &ports[3].streams;
         assert!(streams.input.is_some() && streams.output.is_some());
     }

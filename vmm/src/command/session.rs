@@ -13,6 +13,7 @@ use libc::c_long;
 use proto::{Decoder, Error, MacAddress, Plug, Start, ToGuest, ToHost, WindowSize};
 use tracing::{debug, error};
 
+use super::starter::Starter;
 use super::systemd;
 use crate::log::one_line;
 use crate::stats::{milestone, since_start};
@@ -63,6 +64,8 @@ pub(crate) struct Session {
     kills: u32,
     /// Becomes longer with the first of them.
     record: Option<File>,
+    /// Is told when the command is started.
+    starter: Starter,
     outcome: Option<Outcome>,
 }
 
@@ -86,6 +89,7 @@ impl Session {
             unplugged: None,
             kills: 0,
             record: None,
+            starter: Starter::default(),
             outcome: None,
         };
         Ok((session, port))
@@ -94,6 +98,11 @@ impl Session {
     /// Has a file become longer when the guest has killed a process for want of memory.
     pub(crate) fn record_kills(&mut self, file: Option<File>) {
         self.record = file;
+    }
+
+    /// Has somebody be told when the command is started.
+    pub(crate) fn tell_start(&mut self, starter: Starter) {
+        self.starter = starter;
     }
 
     /// How the command ended, once it has.
@@ -189,7 +198,10 @@ impl Session {
                     self.send(&ToGuest::start(start));
                 }
             }
-            ToHost::Started { pid } => milestone(format_args!("command started pid={pid}")),
+            ToHost::Started { pid } => {
+                milestone(format_args!("command started pid={pid}"));
+                self.starter.started();
+            }
             ToHost::Unplugged(mac) => self.unplugged = Some(mac),
             ToHost::OutOfMemory { name } => self.out_of_memory(&name),
             ToHost::Exited { code } => {

@@ -6,6 +6,8 @@ mod features;
 mod topology;
 mod xsave;
 
+use std::ops::RangeInclusive;
+
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 pub use features::{CpuFeatures, ParseError};
@@ -24,6 +26,11 @@ const KVM_FEATURES: u32 = 0x4000_0001;
 const TIMING_LEAF: u32 = 0x4000_0010;
 /// KVM's local APIC counts nanoseconds.
 const APIC_BUS_KHZ: u32 = 1_000_000;
+
+/// EAX: the last extended leaf.
+pub const EXTENDED: u32 = 0x8000_0000;
+/// The leaves of the processor's name, its brand string.
+pub const NAME: RangeInclusive<u32> = 0x8000_0002..=0x8000_0004;
 
 /// What the host's timers are like, beside its CPUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +88,29 @@ impl Model {
         xsave::shrink(&mut entries);
         topology::describe(&mut entries, count);
         Ok(Self { entries })
+    }
+
+    /// The same with this name: the registers EAX, EBX, ECX and EDX of the leaves [`NAME`], of which
+    /// `KVM_GET_SUPPORTED_CPUID` says nothing.
+    #[must_use]
+    pub fn named(mut self, name: [[u32; 4]; 3]) -> Self {
+        // A processor without extended leaves has no name either.
+        let Some(extended) = entry(&mut self.entries, EXTENDED, 0) else {
+            return self;
+        };
+        extended.eax = extended.eax.max(*NAME.end());
+        for (function, [eax, ebx, ecx, edx]) in NAME.zip(name) {
+            let leaf = kvm_cpuid_entry2 {
+                function,
+                eax,
+                ebx,
+                ecx,
+                edx,
+                ..Default::default()
+            };
+            set(&mut self.entries, leaf);
+        }
+        self
     }
 
     /// CPUID of vCPU `index` (`KVM_SET_CPUID2`), which has that number as its APIC ID.

@@ -336,3 +336,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_name_is_the_one_that_is_given() {
+    let name = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]];
+    let model = || Model::new(&intel(), &CpuFeatures::default(), HOST, 1).unwrap();
+    let cpu = model().named(name).vcpu(0);
+    let leaf = |function| cpu.iter().find(|entry| entry.function == function).unwrap();
+    for (function, registers) in NAME.zip(name) {
+        let leaf = leaf(function);
+        assert_eq!([leaf.eax, leaf.ebx, leaf.ecx, leaf.edx], registers);
+    }
+    assert!(leaf(EXTENDED).eax >= *NAME.end());
+    let others = |cpu: Vec<kvm_cpuid_entry2>| -> Vec<_> {
+        let mut cpu = cpu;
+        cpu.retain(|entry| entry.function != EXTENDED && !NAME.contains(&entry.function));
+        cpu
+    };
+    assert_eq!(others(cpu.clone()), others(model().vcpu(0)));
+}

@@ -65,6 +65,6 @@ fn a_setting_that_the_kernel_does_not_have_is_named() {
     assert_code(&done, 1);
     assert_eq!(
         done.stderr(),
-        "runq-vmm: set the kernel parameter kernel.no_such to \"1\": No such file or directory (os error 2)\n"
+        "runq-vmm: set the kernel parameter kernel.no_such to \"1\": open /proc/sys/kernel/no_such: no such file or directory\n"
     );
 }

@@ -94,7 +94,7 @@ impl Container {
             fstype: fstype.to_owned(),
             source: fstype.to_owned(),
             flags,
-            data: String::new(),
+            ..FileSystem::default()
         };
         self.mount(target, Mountable::FileSystem(file_system));
     }

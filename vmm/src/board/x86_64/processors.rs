@@ -1,9 +1,10 @@
 //! The vCPUs' CPUID, MSRs and first registers.
 
+use std::arch::x86_64::{__cpuid, CpuidResult};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
-use arch::cpuid::{Model, Timers};
+use arch::cpuid::{EXTENDED, Model, NAME, Timers};
 use arch::kernel::Entry;
 use arch::{CpuFeatures, cpuid};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs};
@@ -54,8 +55,22 @@ impl Processors {
             timers,
             self.count,
         )?;
-        Ok(self.model.get_or_init(|| model))
+        Ok(self.model.get_or_init(|| model.named(name())))
     }
+}
+
+/// The name of this host's processors; none if they have none.
+fn name() -> [[u32; 4]; 3] {
+    let last = __cpuid(EXTENDED).eax;
+    let mut leaves = NAME.map(|leaf| {
+        let CpuidResult { eax, ebx, ecx, edx } = __cpuid(leaf);
+        [eax, ebx, ecx, edx]
+    });
+    let mut name = [[0; 4]; 3];
+    if last >= *NAME.end() {
+        name.fill_with(|| leaves.next().unwrap_or_default());
+    }
+    name
 }
 
 /// The registers of the vCPU that boots the kernel.
