@@ -129,7 +129,9 @@ pub(super) fn confine(directory: &Path) -> io::Result<Outside> {
 
 /// Leaves this thread, and those that it starts, only the system calls that serving files needs.
 pub(super) fn restrict_calls() -> io::Result<()> {
-    Allowed::calls(ANY_THREAD.into_iter().chain(CALLS)).restrict_thread()
+    Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
+        .with_capability_queries()?
+        .restrict_thread()
 }
 
 /// Gives this thread root and working directories and a umask of its own, which start out as those
