@@ -34,6 +34,7 @@ pub(in crate::dev) struct Room {
     /// There are fewer.
     left: Condvar,
     over: AtomicBool,
+    patience: Duration,
     share: String,
     complaints: LogLimit,
 }
@@ -65,6 +66,7 @@ impl Room {
             files: Mutex::default(),
             left: Condvar::new(),
             over: AtomicBool::new(false),
+            patience: PATIENCE,
             share: share.to_owned(),
             complaints: LogLimit::default(),
         };
@@ -191,7 +193,7 @@ impl Room {
     fn wait_for(&self, reminder: &Reminder) -> bool {
         for _ in 0..TRIES {
             reminder.remind();
-            reminder.wait(PATIENCE, || self.is_over());
+            reminder.wait(self.patience, || self.is_over());
             let is_full = |files: &mut Files| files.count() >= self.most && !self.is_over();
             let waited = self
                 .left
