@@ -80,6 +80,8 @@ pub struct Share {
     pub directory: PathBuf,
     /// Whether the guest can change nothing.
     pub read_only: bool,
+    /// Which of [`CAPABILITIES`] nobody in the guest has, of those that only what needs them is done with.
+    pub without: Vec<&'static str>,
     /// By 9P with this cache; unset: by virtio-fs.
     pub p9: Option<P9Cache>,
 }
@@ -87,7 +89,10 @@ pub struct Share {
 impl Share {
     /// The device.
     pub fn device(self) -> DeviceSpec {
-        let share = share::Config::new(self.tag, self.directory, self.read_only);
+        let share = share::Config {
+            without: self.without,
+            ..share::Config::new(self.tag, self.directory, self.read_only)
+        };
         match self.p9 {
             None => DeviceSpec::Fs(share),
             Some(cache) => DeviceSpec::P9(p9::Config {
@@ -126,6 +131,7 @@ mod tests {
                 tag: "t".to_owned(),
                 directory: "/d".into(),
                 read_only: false,
+                without: Vec::new(),
                 p9: Some(cache),
             };
             match share.device() {

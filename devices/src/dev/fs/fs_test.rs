@@ -166,3 +166,24 @@ fn a_guest_lets_go_of_files_to_find_more() {
     // What it knows it still finds.
     assert_eq!(guest.lookup("1"), Ok(nodes[1]));
 }
+
+#[test]
+fn without_a_capability_the_host_refuses_what_takes_it() {
+    let share = tempdir().unwrap();
+    let mknod = |without: Vec<&'static str>, mode: u32, name: &str| {
+        let mut config = Config::new("rights", share.path(), false);
+        config.without = without;
+        let mut guest = Guest::with(config);
+        guest.mount();
+        // /dev/null's number.
+        let mut body = words(&[mode, 0x103, 0, 0]);
+        body.extend(format!("{name}\0").as_bytes());
+        guest.ask(Opcode::Mknod, ROOT, &body).map(|_| ())
+    };
+    if mknod(Vec::new(), libc::S_IFCHR, "device").is_err() {
+        eprintln!("skipped: this process may make no devices");
+        return;
+    }
+    assert_eq!(mknod(vec!["MKNOD"], libc::S_IFCHR, "b"), Err(libc::EPERM));
+    assert_eq!(mknod(vec!["MKNOD"], libc::S_IFIFO, "fifo"), Ok(()));
+}

@@ -42,7 +42,7 @@ impl Files {
     /// When that is not possible; names the directory.
     pub(in crate::dev) fn open(config: &Config) -> io::Result<Self> {
         let open = || {
-            let outside = confine(&config.directory)?;
+            let outside = confine(&config.directory, &config.without)?;
             let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
             let descriptors = outside.descriptors.try_clone()?;
             let locks = Locks::new(&config.tag, descriptors, open_files)?;

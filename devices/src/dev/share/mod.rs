@@ -42,6 +42,9 @@ pub struct Config {
     pub directory: PathBuf,
     /// Whether the guest can change nothing.
     pub read_only: bool,
+    /// Those of [`CAPABILITIES`] that the threads do not keep: what nobody in the guest may do, a guest that obeys no
+    /// kernel cannot do either.
+    pub without: Vec<&'static str>,
     /// How many files the guest may know, or have open, at once, as far as this process may.
     pub most_files: u64,
     /// By whom the guest hears that these become many.
@@ -55,6 +58,7 @@ impl Config {
             tag: tag.into(),
             directory: directory.into(),
             read_only,
+            without: Vec::new(),
             most_files: u64::MAX,
             reminder: None,
         }
