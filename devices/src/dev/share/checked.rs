@@ -6,6 +6,7 @@
 //! below it, and the host, or another share, may move one of them away.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,9 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
-use super::locks::Locks;
+use super::locks::{Handles, Locks};
 use super::room::Room;
+use super::virtual_files::VirtualFiles;
 
 type Inode = u64;
 type Handle = u64;
@@ -28,6 +30,7 @@ pub(in crate::dev) struct Checked<F> {
     files: Arc<F>,
     locks: Arc<Locks>,
     room: Arc<Room>,
+    virtual_files: Arc<VirtualFiles>,
 }
 
 impl<F> Checked<F> {
@@ -36,6 +39,7 @@ impl<F> Checked<F> {
             files: Arc::new(files),
             locks: Arc::new(locks),
             room: Arc::new(room),
+            virtual_files: Arc::default(),
         }
     }
 
@@ -63,6 +67,14 @@ impl<F> Checked<F> {
         made
     }
 
+    fn is_virtual(&self, inode: Inode, handle: Handle) -> bool
+    where
+        F: FileSystem<Inode = Inode, Handle = Handle>,
+    {
+        let is_virtual = |file: &File| self.virtual_files.has(file);
+        Handles::look_at(&*self.files, inode, handle, is_virtual) == Ok(true)
+    }
+
     /// The guest has opened a file, if it gets a handle.
     fn opened(&self, handle: Option<Handle>) {
         if handle.is_some() {
@@ -78,6 +90,7 @@ impl<F> Clone for Checked<F> {
             files: Arc::clone(&self.files),
             locks: Arc::clone(&self.locks),
             room: Arc::clone(&self.room),
+            virtual_files: Arc::clone(&self.virtual_files),
         }
     }
 }
@@ -237,8 +250,13 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         flags: u32,
     ) -> io::Result<(Option<Handle>, OpenOptions)> {
         self.room.wait()?;
-        let (handle, options) = self.files.open(context, inode, kill_priv, flags)?;
+        let (handle, mut options) = self.files.open(context, inode, kill_priv, flags)?;
         self.opened(handle);
+        if let Some(handle) = handle
+            && self.is_virtual(inode, handle)
+        {
+            options |= OpenOptions::DIRECT_IO;
+        }
         Ok((handle, options))
     }
 

@@ -15,6 +15,7 @@ mod threads;
 #[cfg(test)]
 mod threads_test;
 mod under_way;
+mod virtual_files;
 
 use std::path::PathBuf;
 use std::sync::Arc;
