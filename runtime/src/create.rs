@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::host::{self, Host};
+use crate::mount_points;
 use crate::namespace;
 use crate::options::Given;
 use crate::split::{ANNOTATION, BundleFile, KILLS, Split, VMSPEC, disks, split};
@@ -63,7 +64,11 @@ pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Re
     namespace::check(&config)?;
     let mut host = host::probe(&bundle, container, root)?;
     look_at_disks(&mut host, &config);
-    write(bundle, split(&config, given, &host)?)
+    let split = split(&config, given, &host)?;
+    if let Some(root) = config["root"]["path"].as_str() {
+        mount_points::make(Path::new(&host.resolve(root)), &split.mount_points);
+    }
+    write(bundle, split)
 }
 
 /// Tells `host` what there is that becomes disks.

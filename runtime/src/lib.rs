@@ -17,6 +17,7 @@ pub mod create;
 pub mod disk;
 pub mod exec;
 pub mod host;
+mod mount_points;
 mod namespace;
 pub mod options;
 pub mod register;
