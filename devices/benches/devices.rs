@@ -117,11 +117,7 @@ fn random(c: &mut Criterion) {
 
 /// Another thread answers, as in a virtual machine: two switches of threads are part of it.
 fn share(c: &mut Criterion) {
-    let mut guest = Guest::new(DeviceSpec::Fs(share::Config {
-        tag: "bench".to_owned(),
-        directory: Path::new("/").to_owned(),
-        read_only: true,
-    }));
+    let mut guest = Guest::new(DeviceSpec::Fs(share::Config::new("bench", "/", true)));
     let epoll = Epoll::new().unwrap();
     let call = guest.events[1].1.as_raw_fd();
     let event = EpollEvent::new(EventSet::IN, 0);

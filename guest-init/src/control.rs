@@ -11,7 +11,7 @@ use proto::{CONTROL_PORT, Error, Plug, Start, ToGuest, ToHost};
 use crate::mounts::SYSFS;
 use crate::reap::Command;
 use crate::stdio::spawn_thread;
-use crate::{console, oom, plug, ports, syscalls};
+use crate::{caches, console, oom, plug, ports, syscalls};
 
 /// The control port.
 pub(crate) struct Control {
@@ -50,6 +50,7 @@ impl Control {
             loop {
                 match proto::recv(&mut port) {
                     Ok(ToGuest::Plug(change)) => answer(&mut port, change),
+                    Ok(ToGuest::DropCaches) => drop_caches(&port),
                     Ok(message) => obey(&message, &command, terminal.as_ref()),
                     Err(error @ Error::Malformed) => console::line(format_args!("{error}")),
                     Err(error) => {
@@ -75,13 +76,30 @@ fn answer(port: &mut File, change: Plug) {
     }
 }
 
+/// Lets go of files; the host waits for the answer, whatever came of it. Signals do not wait for the kernel meanwhile.
+fn drop_caches(port: &File) {
+    let forget = |mut port: File| {
+        if let Err(error) = caches::forget_files() {
+            console::line(format_args!("{error:#}"));
+        }
+        if let Err(error) = proto::send(&mut port, &ToHost::CachesDropped) {
+            console::line(format_args!("control port: {error}"));
+        }
+    };
+    let port = port.try_clone().map_err(anyhow::Error::from);
+    if let Err(error) = port.and_then(|port| spawn_thread("caches", move || forget(port))) {
+        console::line(format_args!("caches: {error:#}"));
+    }
+}
+
 /// Does what one message says.
 fn obey(message: &ToGuest, command: &Command, terminal: Option<&OwnedFd>) {
     console::debug(format_args!("{message:?}"));
     let done = match (message, terminal) {
         (ToGuest::Signal { number }, _) => command.signal(*number),
         (ToGuest::Resize(size), Some(terminal)) => syscalls::set_window_size(terminal, *size),
-        (ToGuest::Resize(_), None) | (ToGuest::Start { .. } | ToGuest::Plug(_), _) => Ok(()),
+        (ToGuest::Resize(_), None)
+        | (ToGuest::Start { .. } | ToGuest::Plug(_) | ToGuest::DropCaches, _) => Ok(()),
     };
     if let Err(error) = done {
         console::line(format_args!("{message:?}: {error}"));

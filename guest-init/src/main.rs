@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod agent;
+mod caches;
 mod cgroup;
 mod console;
 mod control;

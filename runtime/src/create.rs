@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::host::{self, Host};
 use crate::lookup;
+use crate::mount_points;
 use crate::namespace;
 use crate::options::Given;
 use crate::split::{ANNOTATION, BundleFile, KILLS, STARTED, Split, VMSPEC, disks, split};
@@ -67,9 +68,12 @@ pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Re
     let mut host = host::probe(&bundle, container, root)?;
     look_at_disks(&mut host, &config);
     let split = split(&config, given, &host)?;
-    let root = config["root"]["path"].as_str().unwrap_or_default();
-    if let Some(failure) = lookup::failure(&split.vm.start, Path::new(&host.resolve(root))) {
-        bail!("unable to start container process: {failure}");
+    if let Some(root) = config["root"]["path"].as_str() {
+        let root = host.resolve(root);
+        if let Some(failure) = lookup::failure(&split.vm.start, Path::new(&root)) {
+            bail!("unable to start container process: {failure}");
+        }
+        mount_points::make(Path::new(&root), &split.mount_points);
     }
     write(bundle, split)
 }

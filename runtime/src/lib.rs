@@ -18,6 +18,7 @@ pub mod disk;
 pub mod exec;
 pub mod host;
 mod lookup;
+mod mount_points;
 mod namespace;
 pub mod options;
 pub mod register;

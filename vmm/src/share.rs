@@ -10,6 +10,20 @@ use serde::{Deserialize, Serialize};
 
 pub use devices::dev::share::CAPABILITIES;
 
+/// How many files a guest with so many bytes of memory may know, or have open, at once in each of its shares. It cannot
+/// know many more: its own kernel needs a kilobyte and more for each.
+pub fn most_files(memory: u64) -> u64 {
+    LEAST_FILES + (memory >> 20) * FILES_PER_MIB
+}
+
+/// What a small guest may know, too.
+const LEAST_FILES: u64 = 16 << 10;
+const FILES_PER_MIB: u64 = 32;
+
+/// Bytes of the host's memory that a file takes that a guest knows: of the kernel for its names and inodes (overlayfs
+/// has its own beside those of the file system below) and its descriptor, and the library's.
+pub const FILE: u64 = 3 << 10;
+
 /// What Linux' 9P client keeps of the files that it has seen (its documentation: filesystems/9p).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +80,8 @@ pub struct Share {
     pub directory: PathBuf,
     /// Whether the guest can change nothing.
     pub read_only: bool,
+    /// Which of [`CAPABILITIES`] nobody in the guest has, of those that only what needs them is done with.
+    pub without: Vec<&'static str>,
     /// By 9P with this cache; unset: by virtio-fs.
     pub p9: Option<P9Cache>,
 }
@@ -74,9 +90,8 @@ impl Share {
     /// The device.
     pub fn device(self) -> DeviceSpec {
         let share = share::Config {
-            tag: self.tag,
-            directory: self.directory,
-            read_only: self.read_only,
+            without: self.without,
+            ..share::Config::new(self.tag, self.directory, self.read_only)
         };
         match self.p9 {
             None => DeviceSpec::Fs(share),
@@ -116,6 +131,7 @@ mod tests {
                 tag: "t".to_owned(),
                 directory: "/d".into(),
                 read_only: false,
+                without: Vec::new(),
                 p9: Some(cache),
             };
             match share.device() {

@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arch::cmdline::Console;
-use devices::dev::{DeviceSpec, net, rng, share};
+use devices::dev::share::{self, Reminder};
+use devices::dev::{DeviceSpec, net, rng};
 use devices::device::Traits;
 use devices::event_loop::{EventLoop, Stopper, add_device};
 use devices::stream;
@@ -31,6 +32,7 @@ use crate::kvm;
 use crate::kvm_stats::KvmStats;
 use crate::plug::{self, Plugs};
 use crate::program::Program;
+use crate::share::most_files;
 use crate::stats::{ExitCounts, milestone};
 use crate::vcpu::Vcpu;
 
@@ -90,6 +92,7 @@ impl<B: Board> Vm<B> {
     pub fn on(kvm: &Kvm, mut config: Config) -> Result<Self> {
         heap::share();
         let mut event_loop = EventLoop::new().map_err(|e| anyhow!("event loop: {e:?}"))?;
+        let reminder = bound_files(&mut config).context("eventfd")?;
         let (mut control, console) = command::connect(&config, event_loop.stopper())?;
         let progress = control.progress();
         share::raise_open_files_limit().context("limit of open files")?;
@@ -115,6 +118,7 @@ impl<B: Board> Vm<B> {
                 event_loop.stopper(),
             ));
         }
+        control.set_reminder(reminder);
         event_loop.add_subscriber(control);
         milestone("machine built");
         Ok(Self {
@@ -218,6 +222,17 @@ impl<B: Board> Vm<B> {
         served.map_err(|e| anyhow!("event loop: {e:?}"))?;
         Ok(end)
     }
+}
+
+/// Has the guest know no more files of its shares than fit its memory, and reminds it before there are so many.
+fn bound_files(config: &mut Config) -> io::Result<Arc<Reminder>> {
+    let reminder = Arc::new(Reminder::new()?);
+    let most_files = most_files(config.memory);
+    for share in config.devices.iter_mut().filter_map(DeviceSpec::share_mut) {
+        share.most_files = most_files;
+        share.reminder = Some(Arc::clone(&reminder));
+    }
+    Ok(reminder)
 }
 
 /// The devices that the guest has unasked.

@@ -34,6 +34,15 @@ pub enum DeviceSpec {
 }
 
 impl DeviceSpec {
+    /// What is shared, if anything is.
+    pub fn share_mut(&mut self) -> Option<&mut share::Config> {
+        match self {
+            Self::Fs(config) => Some(config),
+            Self::P9(config) => Some(&mut config.share),
+            _ => None,
+        }
+    }
+
     /// Makes the device, for [`crate::event_loop::add_device`]. Its own threads inherit
     /// privileges and filters from the caller's, so that this is to be called before those are
     /// given up.

@@ -5,8 +5,9 @@
 //! 1. init: [`ToHost::Hello`] as soon as it has opened the port;
 //! 2. host: [`ToGuest::Start`], what to mount and to run;
 //! 3. init: [`ToHost::Started`], then [`ToHost::Exited`]; or [`ToHost::Failed`] instead of either;
-//! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`], [`ToGuest::Plug`];
-//!    init answers the removal of an interface by [`ToHost::Unplugged`];
+//! 4. host, at any time after `Start`: [`ToGuest::Signal`], [`ToGuest::Resize`], [`ToGuest::Plug`],
+//!    [`ToGuest::DropCaches`]; init answers the removal of an interface by [`ToHost::Unplugged`], and the last one by
+//!    [`ToHost::CachesDropped`];
 //! 5. init, after `Started` and before the end: [`ToHost::OutOfMemory`].
 //!
 //! The command's standard streams have ports of their own, which carry nothing but its bytes. To
@@ -77,6 +78,8 @@ pub enum ToGuest {
     /// The network changes. An interface's device is on the bus before it is named here, and stays
     /// until [`ToHost::Unplugged`] says that it is not used any more.
     Plug(Plug),
+    /// Let go of all files of shares that are known but not used. Comes again only after the answer.
+    DropCaches,
 }
 
 /// A message from init to the host.
@@ -96,6 +99,8 @@ pub enum ToHost {
     },
     /// The interface with this address, whose removal was ordered, is not used any more.
     Unplugged(MacAddress),
+    /// The kernel has forgotten the files that nobody uses.
+    CachesDropped,
     /// The kernel has killed a process of the command's for want of memory.
     OutOfMemory {
         /// Its name, of its own choice.

@@ -3,10 +3,12 @@
 use std::fmt::{Display, Formatter};
 use std::time::{Duration, Instant};
 
-use crate::console;
+use crate::{caches, console};
 
 /// How often it is told.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How many files of the image are known at once: fewer than the host lets any guest know.
+const KNOWN: u64 = 4096;
 
 /// What has been copied.
 #[derive(Debug)]
@@ -32,6 +34,12 @@ impl<'a> Progress<'a> {
     /// One file more.
     pub(super) fn file(&mut self) {
         self.files += 1;
+        if self.files.is_multiple_of(KNOWN) {
+            // Nobody listens yet when the host asks for it.
+            if let Err(error) = caches::forget_files() {
+                console::debug(format_args!("{error:#}"));
+            }
+        }
         self.tell_at_times();
     }
 

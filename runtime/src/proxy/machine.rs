@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::sys::stat::makedev;
+use proto::Start;
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use tracing::error;
@@ -25,6 +26,10 @@ use crate::network::Taken;
 /// What guests boot: files of the vm volume, which is our root.
 const KERNEL: &str = "/kernel";
 const INITRD: &str = "/initrd";
+
+/// Numbers of capabilities (linux/capability.h).
+const CAP_MKNOD: u32 = 27;
+const CAP_SETFCAP: u32 = 31;
 
 /// The way to the agent, if there is to be one. A container whose agent nobody can reach runs without.
 pub(crate) fn vsock(spec: &mut VmSpec) -> Option<vsock::Config> {
@@ -60,6 +65,7 @@ pub(crate) fn config(
         tag: spec.start.root.file_system.source.clone(),
         directory: PathBuf::from(vmspec::SHARE),
         read_only: false,
+        without: without(&spec.start),
         p9: spec.p9_cache,
     };
     Ok(Config {
@@ -85,6 +91,27 @@ pub(crate) fn config(
         plugs,
         trace: false,
     })
+}
+
+/// What the container lacks, and init does not need, the share's threads do not have. The others they need whatever the
+/// container has: its users change what is theirs, and init makes mount points anywhere.
+fn without(start: &Start) -> Vec<&'static str> {
+    let Some(capabilities) = start.process.capabilities else {
+        return Vec::new();
+    };
+    // Init makes devices in the image if they are not in /dev, which is a file system of the guest's.
+    let makes_devices = start
+        .devices
+        .iter()
+        .any(|device| !device.path.starts_with("/dev/"));
+    let lacks = |number: u32| capabilities.bounding & (1 << number) == 0;
+    let mknod = lacks(CAP_MKNOD) && !makes_devices;
+    let setfcap = lacks(CAP_SETFCAP);
+    let lacking = [(mknod, "MKNOD"), (setfcap, "SETFCAP")];
+    lacking
+        .into_iter()
+        .filter_map(|(lacks, name)| lacks.then_some(name))
+        .collect()
 }
 
 /// Opened while this process has the rights for it: the files may be anybody's.
@@ -128,4 +155,41 @@ fn command(spec: VmSpec, dns: Option<UnixStream>) -> Result<Command> {
             .collect(),
         ..Command::new(start, Forwarded::All)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{Capabilities, Device};
+
+    use super::*;
+
+    #[test]
+    fn the_share_can_do_no_more_than_the_container_and_init() {
+        let with = |bounding| {
+            let mut start = Start::default();
+            start.process.capabilities = Some(Capabilities {
+                bounding,
+                ..Capabilities::default()
+            });
+            start
+        };
+        assert_eq!(without(&with(0)), ["MKNOD", "SETFCAP"]);
+        assert_eq!(without(&with(1 << CAP_MKNOD)), ["SETFCAP"]);
+        assert_eq!(without(&with(1 << CAP_SETFCAP)), ["MKNOD"]);
+        assert!(without(&with(u64::MAX)).is_empty());
+        assert!(without(&Start::default()).is_empty());
+        let mut start = with(0);
+        for (path, expected) in [("/dev/a", &["MKNOD", "SETFCAP"][..]), ("/a", &["SETFCAP"])] {
+            start.devices = vec![Device {
+                path: path.to_owned(),
+                block: false,
+                major: 1,
+                minor: 3,
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+            }];
+            assert_eq!(without(&start), expected, "{path}");
+        }
+    }
 }

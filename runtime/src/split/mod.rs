@@ -17,6 +17,7 @@ mod capabilities;
 pub(crate) mod disks;
 mod guest;
 mod guest_mounts;
+mod image;
 pub(crate) mod limits;
 pub(crate) mod process;
 mod refuse;
@@ -34,6 +35,8 @@ use crate::host::Host;
 use crate::options::{Given, Options};
 use crate::spec;
 use crate::vmspec::VmSpec;
+
+pub use image::MountPoint;
 
 /// Marks a configuration that has been split, with the version of runq that did.
 pub const ANNOTATION: &str = "org.runq.version";
@@ -69,6 +72,8 @@ pub struct Split {
     pub vm: VmSpec,
     /// Files beside [`VMSPEC`]: those that runc's configuration refers to, and what `runq exec` needs.
     pub files: Vec<BundleFile>,
+    /// What has to be in the image, which the monitor cannot write to.
+    pub mount_points: Vec<MountPoint>,
     /// What the user should know, a line each.
     pub warnings: Vec<String>,
 }
@@ -89,10 +94,17 @@ pub fn split(config: &Value, given: &Given, host: &Host) -> Result<Split> {
     disks::check_root(options.root_disk.as_ref(), &disks)?;
     let spec = spec::read(&added.config).context("config.json")?;
     let sizes = resources::Sizes::of(&spec, &options, host)?;
+    let vm = guest::vm_spec(&spec, &options, &sizes, host, &disks)?;
+    let mut runc = runc::rewrite(&added.config, &spec, &options, &sizes, host, &disks)?;
+    let mount_points = image::mount_points(&spec, &vm.start);
+    if mount_points.is_some() {
+        runc_mounts::make_root_read_only(&mut runc);
+    }
     let mut split = Split {
-        vm: guest::vm_spec(&spec, &options, &sizes, host, &disks)?,
-        runc: runc::rewrite(&added.config, &spec, &options, &sizes, host, &disks)?,
+        vm,
+        runc,
         files: added.files,
+        mount_points: mount_points.unwrap_or_default(),
         warnings: Vec::new(),
     };
     match &host.certificates {

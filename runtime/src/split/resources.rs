@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use oci_spec::runtime::{LinuxCpu, Spec};
 use serde_json::{Map, Value, json};
+use vmm::share::{FILE, most_files};
 
 use super::disks::{self, Disk};
 use super::limits::DEFAULT_PERIOD;
@@ -10,8 +11,9 @@ use crate::host::Host;
 use crate::options::Options;
 
 const MIB: u64 = 1 << 20;
-/// What the monitor needs beside the guest's memory, in MiB, page tables and caches included.
-const BESIDE_GUEST: u64 = 64;
+/// What the monitor needs beside the guest's memory and the files that the guest knows, in MiB: itself, page tables, and
+/// the host's caches, which it does better with.
+const MONITOR: u64 = 64;
 
 /// Devices that any container may use: null, zero, full, random, urandom, tty, console, ptmx,
 /// and all pts (Documentation/admin-guide/devices.txt).
@@ -77,7 +79,9 @@ impl Sizes {
 
 /// Bytes that a limit of the container's has to be raised by to be one of the monitor with its guest.
 fn raise(memory_mib: u64, limit: u64) -> i64 {
-    let whole = (memory_mib + BESIDE_GUEST).saturating_mul(MIB);
+    let files = most_files(memory_mib.saturating_mul(MIB)).saturating_mul(FILE);
+    let whole = (memory_mib + MONITOR).saturating_mul(MIB);
+    let whole = whole.saturating_add(files);
     i64::try_from(whole.saturating_sub(limit)).unwrap_or(i64::MAX)
 }
 

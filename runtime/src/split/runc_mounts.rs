@@ -118,8 +118,18 @@ fn sys() -> Value {
     mount(vmspec::SYS, "sysfs", "sysfs", &options)
 }
 
-/// The image's root. It can be written even if the container's is read-only: mount points that are
-/// missing have to be made in it, as runc does. Init makes it read-only after that.
+/// What [`root`] mounts can only be read.
+pub(super) fn make_root_read_only(config: &mut Value) {
+    let mounts = config["mounts"].as_array_mut().into_iter().flatten();
+    let place = format!("{SHARE}/root");
+    for mount in mounts.filter(|mount| mount["destination"] == *place) {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.push("ro".into());
+        }
+    }
+}
+
+/// The image's root, in which init makes the mount points that are missing, as runc does.
 fn root(spec: &Spec, host: &Host) -> Value {
     let path = spec.root().as_ref().map(Root::path);
     let source = host.resolve(&path.map(|path| path.to_string_lossy()).unwrap_or_default());

@@ -7,6 +7,11 @@ use super::*;
 const GIB: i64 = 1 << 30;
 const MIB: i64 = 1 << 20;
 
+/// What the monitor needs beside guest memory: 64 MiB, and 3 KiB for each file that the guest may know.
+fn monitor(memory_mib: i64) -> i64 {
+    64 * MIB + (16_384 + 32 * memory_mib) * 3072
+}
+
 #[test]
 fn memory_is_what_the_container_asks_for_and_more() {
     let limits = |split: &Split| split.runc["linux"]["resources"]["memory"].clone();
@@ -19,7 +24,7 @@ fn memory_is_what_the_container_asks_for_and_more() {
     let limited = changed(|config| config["linux"]["resources"]["memory"] = memory);
     let split = split_with(&limited, &[("mem", "512")]);
     assert_eq!(split.vm.memory_mib, 1024 + 512);
-    let raise = 512 * MIB + 64 * MIB;
+    let raise = 512 * MIB + monitor(1536);
     assert_eq!(
         limits(&split),
         json!({
@@ -33,7 +38,7 @@ fn memory_is_what_the_container_asks_for_and_more() {
     assert_eq!(split.vm.memory_mib, 256 + 101);
     assert_eq!(
         limits(&split),
-        json!({"limit": (256 + 101 + 64) * MIB, "swap": -1})
+        json!({"limit": (256 + 101) * MIB + monitor(256 + 101), "swap": -1})
     );
 }
 
@@ -53,7 +58,7 @@ fn of_memory_there_is_no_more_than_the_host_has() {
     let split = split_with(&limited, &[]);
     assert_eq!(split.vm.memory_mib, host);
     let raised = &split.runc["linux"]["resources"]["memory"]["limit"];
-    assert_eq!(*raised, (4096 + 64) * MIB);
+    assert_eq!(*raised, 4096 * MIB + monitor(4096));
 }
 
 #[test]

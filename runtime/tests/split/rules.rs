@@ -243,7 +243,7 @@ fn what_is_mounted_below_a_volume_is_restricted_but_not_read_only_unless_that_is
 }
 
 #[test]
-fn a_read_only_root_becomes_so_in_the_guest() {
+fn a_read_only_root_is_so_on_both_sides() {
     for readonly in [false, true] {
         let config = changed(|config| {
             config["root"] = json!({"path": "rootfs", "readonly": readonly});
@@ -254,14 +254,15 @@ fn a_read_only_root_becomes_so_in_the_guest() {
         let root = mounts
             .iter()
             .find(|mount| mount["destination"] == "/run/share/root");
+        let mut options = vec![
+            "rbind", "rprivate", "nosuid", "nodev", "noexec", "rnosuid", "rnodev", "rnoexec",
+        ];
+        options.extend(readonly.then_some("ro"));
         assert_eq!(
             *root.unwrap(),
             json!({
                 "destination": "/run/share/root", "type": "bind", "source": "/run/bundle/rootfs",
-                "options": [
-                    "rbind", "rprivate",
-                    "nosuid", "nodev", "noexec", "rnosuid", "rnodev", "rnoexec",
-                ],
+                "options": options,
             })
         );
         assert_eq!(
@@ -507,4 +508,58 @@ fn without_an_agent_there_are_no_keys() {
         missing.warnings,
         ["no docker exec: no certificates: `runq certs` makes certificates"]
     );
+}
+
+/// Init makes them in an image that it can write to, and runq before in one that it cannot.
+#[test]
+fn a_read_only_image_gets_the_mount_points_that_it_needs() {
+    let image = |devices: Value| {
+        changed(|config| {
+            config["root"] = json!({"path": "rootfs", "readonly": true});
+            config["process"]["cwd"] = "/work/dir".into();
+            config["linux"]["devices"] = devices;
+            config["mounts"] = json!([
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm"},
+                {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind"]},
+                {"destination": "/data/in/it", "type": "bind", "source": "/srv/it", "options": ["rbind"]},
+                {"destination": "/work", "type": "tmpfs", "source": "tmpfs"},
+            ]);
+        })
+    };
+    let split = split_with(&image(json!([])), &[]);
+    let points: Vec<_> = split
+        .mount_points
+        .iter()
+        .map(|point| {
+            (
+                point.path.as_str(),
+                point.source.as_deref().and_then(Path::to_str),
+            )
+        })
+        .collect();
+    for expected in [
+        ("/data", Some("/srv/data")),
+        ("/work", None),
+        ("/proc", None),
+        ("/dev", None),
+    ] {
+        assert!(points.contains(&expected), "{expected:?}: {points:?}");
+    }
+    for (path, _) in points {
+        let absent = ["/dev/", "/data/", "/work/"]
+            .iter()
+            .any(|below| path.starts_with(below));
+        assert!(!absent, "{path}");
+    }
+    // Init makes such a device in the image.
+    let device = json!([{"path": "/other/null", "type": "c", "major": 1, "minor": 3}]);
+    let split = split_with(&image(device), &[]);
+    assert_eq!(split.mount_points, []);
+    let mounts = split.runc["mounts"].as_array().unwrap();
+    let root = mounts
+        .iter()
+        .find(|mount| mount["destination"] == "/run/share/root");
+    assert!(!root.unwrap()["options"].to_string().contains("\"ro\""));
 }

@@ -83,6 +83,7 @@ impl Options {
                     tag: tag.to_owned(),
                     directory: directory.clone(),
                     read_only,
+                    without: Vec::new(),
                     p9: self.p9_cache,
                 }
                 .device()

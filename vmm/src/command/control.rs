@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use devices::dev::console::ConsoleHandle;
+use devices::dev::share::Reminder;
 use devices::event_loop::{EventOps, EventSet, Events, MutEventSubscriber, Stopper, Subscriber};
 use tracing::{debug, error};
 use vmm_sys_util::timerfd::TimerFd;
@@ -38,6 +39,7 @@ pub(crate) struct Control {
     signals: Signals,
     console: Option<ConsoleHandle>,
     plugs: Option<Plugs>,
+    reminder: Option<Arc<Reminder>>,
     stopper: Stopper,
     progress: Arc<Mutex<Progress>>,
     writable_wanted: bool,
@@ -60,6 +62,7 @@ impl Control {
             signals,
             console,
             plugs: None,
+            reminder: None,
             stopper,
             progress: Arc::default(),
             writable_wanted: false,
@@ -70,6 +73,11 @@ impl Control {
     /// Has the guest's network change while the command runs.
     pub(crate) fn set_plugs(&mut self, plugs: Plugs) {
         self.plugs = Some(plugs);
+    }
+
+    /// Has the guest let go of files, when it is asked for, that it knows but does not use.
+    pub(crate) fn set_reminder(&mut self, reminder: Arc<Reminder>) {
+        self.reminder = Some(reminder);
     }
 
     /// How the command is doing, from now on.
@@ -126,6 +134,20 @@ impl Control {
         }
         if let (Some(mac), Some(plugs)) = (session.take_unplugged(), &mut self.plugs) {
             plugs.unplugged(mac);
+        }
+        if let (true, Some(reminder)) = (session.take_dropped(), &self.reminder) {
+            reminder.answered();
+        }
+    }
+
+    /// The guest knows many files.
+    fn remind(&mut self) {
+        let Some(reminder) = self.reminder.as_ref().filter(|reminder| reminder.take()) else {
+            return;
+        };
+        match &mut self.session {
+            Some(session) if session.has_begun() => session.drop_caches(),
+            _ => reminder.answered(),
         }
     }
 
@@ -230,6 +252,7 @@ impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
         let plugs: Option<RawFd> = self.plugs.as_ref().map(AsRawFd::as_raw_fd);
+        let reminder = self.reminder.as_ref().map(|reminder| reminder.as_raw_fd());
         if events.fd() == self.signals.as_raw_fd() {
             self.take_signals();
         } else if Some(events.fd()) == timer {
@@ -238,6 +261,8 @@ impl MutEventSubscriber for Control {
             }
         } else if Some(events.fd()) == plugs {
             self.plug(ops);
+        } else if Some(events.fd()) == reminder {
+            self.remind();
         } else {
             self.converse(events.event_set());
         }
@@ -248,7 +273,8 @@ impl MutEventSubscriber for Control {
         let session = self.session.as_ref().map(AsRawFd::as_raw_fd);
         let timer = self.hello.as_ref().map(|hello| hello.timer.as_raw_fd());
         let signals = Some(self.signals.as_raw_fd());
-        for fd in [session, timer, signals].into_iter().flatten() {
+        let reminder = self.reminder.as_ref().map(|reminder| reminder.as_raw_fd());
+        for fd in [session, timer, signals, reminder].into_iter().flatten() {
             if let Err(e) = ops.add(Events::new_raw(fd, EventSet::IN)) {
                 error!("event loop: {e:?}");
                 self.stopper.stop();

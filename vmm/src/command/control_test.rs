@@ -22,14 +22,14 @@ fn run(
     tell: impl FnOnce() + Send + 'static,
     guest: impl FnOnce(UnixStream) + Send + 'static,
 ) -> Progress {
-    run_with(patience, tell, |guest_end, _| guest(guest_end))
+    run_with(patience, tell, |guest_end, _, _| guest(guest_end))
 }
 
-/// The same; `guest` gets the watcher's end of the network's changes, too.
+/// The same; `guest` gets the watcher's end of the network's changes, too, and who reminds the guest of files.
 fn run_with(
     patience: Duration,
     tell: impl FnOnce() + Send + 'static,
-    guest: impl FnOnce(UnixStream, OwnedFd) + Send + 'static,
+    guest: impl FnOnce(UnixStream, OwnedFd, Arc<Reminder>) + Send + 'static,
 ) -> Progress {
     let monitor = thread::spawn(move || {
         let mut event_loop = EventLoop::new().unwrap();
@@ -43,9 +43,11 @@ fn run_with(
         let (watcher, plugs, _) = plug::tests::plugs(event_loop.stopper());
         let mut control = Control::new(Some(session), Some(hello), signals, None, stopper);
         control.set_plugs(plugs);
+        let reminder = Arc::new(Reminder::new().unwrap());
+        control.set_reminder(Arc::clone(&reminder));
         let progress = control.progress();
         event_loop.add_subscriber(control);
-        guest(port, watcher);
+        guest(port, watcher, reminder);
         event_loop.run().unwrap();
         progress.lock().unwrap().clone()
     });
@@ -101,7 +103,7 @@ fn changes_of_the_network_come_after_the_orders_and_one_after_the_other() {
     let progress = run_with(
         LONG * 60,
         || (),
-        move |mut guest, watcher| {
+        move |mut guest, watcher, _| {
             let remove = Plug::Remove(plug::tests::MAC);
             for plug in [&routes, &remove, &routes, &remove] {
                 let frame = proto::encode(plug).unwrap();
@@ -130,6 +132,39 @@ fn changes_of_the_network_come_after_the_orders_and_one_after_the_other() {
     assert!(matches!(first, ToGuest::Plug(Plug::Routes { .. })));
     assert!(matches!(second, ToGuest::Plug(Plug::Remove(_))));
     assert!(!more, "the interface has not left yet");
+}
+
+#[test]
+fn a_guest_is_asked_to_let_go_of_files_when_it_can_and_once_until_it_has() {
+    let (tell, told) = mpsc::channel();
+    let progress = run_with(
+        LONG * 60,
+        || (),
+        move |mut guest, _, reminder| {
+            thread::spawn(move || {
+                // It has no orders yet, so that this is answered for it.
+                reminder.remind();
+                reminder.wait(LONG, || false);
+                proto::send(&mut guest, &ToHost::hello()).unwrap();
+                let next = || proto::recv::<ToGuest>(&mut &guest).unwrap();
+                let start = next();
+                for _ in 0..2 {
+                    reminder.remind();
+                    reminder.remind();
+                    tell.send(next()).unwrap();
+                    proto::send(&mut &guest, &ToHost::CachesDropped).unwrap();
+                    reminder.wait(LONG, || false);
+                }
+                assert!(matches!(start, ToGuest::Start { .. }), "{start:?}");
+                proto::send(&mut guest, &ToHost::Exited { code: 0 }).unwrap();
+                // Until the end, the port is open.
+                std::mem::forget(guest);
+            });
+        },
+    );
+    assert_eq!(progress.outcome, Some(Outcome::Exited(0)));
+    let asked: Vec<_> = told.iter().collect();
+    assert_eq!(asked, [ToGuest::DropCaches, ToGuest::DropCaches]);
 }
 
 #[test]

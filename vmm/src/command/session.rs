@@ -60,6 +60,7 @@ pub(crate) struct Session {
     init_ready: Option<Duration>,
     /// What the guest said last.
     unplugged: Option<MacAddress>,
+    dropped: bool,
     /// Processes that were killed for want of memory.
     kills: u32,
     /// Becomes longer with the first of them.
@@ -87,6 +88,7 @@ impl Session {
             start: Some(start),
             init_ready: None,
             unplugged: None,
+            dropped: false,
             kills: 0,
             record: None,
             starter: Starter::default(),
@@ -152,6 +154,16 @@ impl Session {
         self.unplugged.take()
     }
 
+    /// Has the guest let go of files that it knows but does not use.
+    pub(crate) fn drop_caches(&mut self) {
+        self.send(&ToGuest::DropCaches);
+    }
+
+    /// Whether it has since the last time.
+    pub(crate) fn take_dropped(&mut self) -> bool {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// The socket is readable: takes in what the guest says.
     pub(crate) fn readable(&mut self) {
         let mut buffer = [0; 4096];
@@ -203,6 +215,7 @@ impl Session {
                 self.starter.started();
             }
             ToHost::Unplugged(mac) => self.unplugged = Some(mac),
+            ToHost::CachesDropped => self.dropped = true,
             ToHost::OutOfMemory { name } => self.out_of_memory(&name),
             ToHost::Exited { code } => {
                 milestone(format_args!("command exited code={code}"));

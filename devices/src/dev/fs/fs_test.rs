@@ -1,14 +1,16 @@
 //! Shares, with the test as their guest.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use tempfile::tempdir;
 use virtiofsd::fuse::Opcode;
 
-use super::guest_test::{Guest, words};
+use super::guest_test::{Guest, REQUESTS, ROOT, request, wait, words};
 use super::*;
+use crate::dev::share::Reminder;
 use crate::device::VirtioDevice;
 
 #[test]
@@ -113,11 +115,7 @@ fn what_cannot_be_shared_is_named() {
     let file = share.path().join("file");
     fs::write(&file, "").unwrap();
     let error = |tag: &str, directory: &Path| {
-        let config = Config {
-            tag: tag.to_owned(),
-            directory: directory.to_owned(),
-            read_only: false,
-        };
+        let config = Config::new(tag, directory, false);
         new(config).unwrap_err().to_string()
     };
     let missing = share.path().join("missing");
@@ -132,4 +130,60 @@ fn what_cannot_be_shared_is_named() {
     guest.fs.traits().config.read(0, &mut config);
     assert_eq!(config[..36], *tag.as_bytes());
     assert_eq!(config[36..], [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_guest_lets_go_of_files_to_find_more() {
+    let share = tempdir().unwrap();
+    let names = ["0", "1", "2", "3", "4"];
+    for name in names {
+        fs::write(share.path().join(name), name).unwrap();
+    }
+    let reminder = Arc::new(Reminder::new().unwrap());
+    let mut config = Config::new("few", share.path(), false);
+    config.most_files = 4;
+    config.reminder = Some(Arc::clone(&reminder));
+    let mut guest = Guest::with(config);
+    guest.mount();
+    let nodes = names[..4].iter().map(|name| guest.lookup(name).unwrap());
+    let nodes: Vec<_> = nodes.collect();
+    assert!(reminder.take(), "most of them");
+    reminder.answered();
+
+    // It waits for the guest, which is asked again, and which lets go by the other queue.
+    guest.send(&request(Opcode::Lookup as u32, ROOT, 0, b"4\0"));
+    wait(reminder.as_raw_fd());
+    assert!(reminder.take());
+    reminder.answered();
+    guest.requests = 0;
+    let forget = request(Opcode::Forget as u32, nodes[0], 0, &1_u64.to_le_bytes());
+    guest.send_with_room(&forget, 0);
+    guest.answer();
+    guest.requests = REQUESTS;
+    let (_, length) = guest.answer();
+    let error = &guest.room(length)[4..8];
+    assert_eq!(error, 0_i32.to_le_bytes());
+    // What it knows it still finds.
+    assert_eq!(guest.lookup("1"), Ok(nodes[1]));
+}
+
+#[test]
+fn without_a_capability_the_host_refuses_what_takes_it() {
+    let share = tempdir().unwrap();
+    let mknod = |without: Vec<&'static str>, mode: u32, name: &str| {
+        let mut config = Config::new("rights", share.path(), false);
+        config.without = without;
+        let mut guest = Guest::with(config);
+        guest.mount();
+        // /dev/null's number.
+        let mut body = words(&[mode, 0x103, 0, 0]);
+        body.extend(format!("{name}\0").as_bytes());
+        guest.ask(Opcode::Mknod, ROOT, &body).map(|_| ())
+    };
+    if mknod(Vec::new(), libc::S_IFCHR, "device").is_err() {
+        eprintln!("skipped: this process may make no devices");
+        return;
+    }
+    assert_eq!(mknod(vec!["MKNOD"], libc::S_IFCHR, "b"), Err(libc::EPERM));
+    assert_eq!(mknod(vec!["MKNOD"], libc::S_IFIFO, "fifo"), Ok(()));
 }

@@ -12,11 +12,10 @@ pub(in crate::dev) const REQUESTS: usize = 1;
 
 impl Guest {
     pub(in crate::dev) fn new(directory: &Path, read_only: bool, tag: &str) -> Self {
-        let config = Config {
-            tag: tag.to_owned(),
-            directory: directory.to_owned(),
-            read_only,
-        };
+        Self::with(Config::new(tag, directory, read_only))
+    }
+
+    pub(in crate::dev) fn with(config: Config) -> Self {
         Self::of(new(config).unwrap(), REQUESTS)
     }
 

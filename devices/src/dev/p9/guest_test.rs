@@ -37,11 +37,7 @@ impl Client {
 
     pub(super) fn with(directory: &Path, tag: &str, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            share: share::Config {
-                tag: tag.to_owned(),
-                directory: directory.to_owned(),
-                read_only: false,
-            },
+            share: share::Config::new(tag, directory, false),
             append_at_end: true,
         };
         change(&mut config);

@@ -403,11 +403,7 @@ fn what_cannot_be_shared_is_named() {
     let share = tempdir().unwrap();
     let error = |tag: &str, directory: &Path| {
         let config = Config {
-            share: share::Config {
-                tag: tag.to_owned(),
-                directory: directory.to_owned(),
-                read_only: false,
-            },
+            share: share::Config::new(tag, directory, false),
             append_at_end: false,
         };
         new(config).unwrap_err().to_string()

@@ -12,7 +12,7 @@ use super::data::{DATA, Read};
 use super::fid::Tree;
 use super::session::Session;
 use super::wire::{Answer, Body, HEADER, MAX_BODY, RLERROR, errno, request};
-use crate::dev::share::{Checked, Files, Protocol, open_files_limit};
+use crate::dev::share::{Checked, Files, Protocol, most_files};
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -30,8 +30,8 @@ pub(super) enum P9 {
 impl P9 {
     /// Shares the directory from this thread, which can reach nothing else afterwards.
     pub(super) fn new(config: &Config) -> io::Result<Self> {
-        // One for each file that the library can keep open.
-        let most = usize::try_from(open_files_limit()?).unwrap_or(usize::MAX);
+        // Some of them lead to the same file: each user has one of its own.
+        let most = most_files(&config.share)?.saturating_mul(2);
         let append = config.append_at_end;
         Ok(match Files::open(&config.share)? {
             Files::Writable(files) => Self::Writable(Session::new(files, most, append)),
@@ -52,10 +52,23 @@ impl Protocol for P9 {
         is_flush(chain)
     }
 
+    fn end(&self) {
+        match self {
+            Self::Writable(session) => session.tree.end(),
+            Self::ReadOnly(session) => session.tree.end(),
+        }
+    }
+
     fn forget(&self) {
         match self {
-            Self::Writable(session) => session.forget(),
-            Self::ReadOnly(session) => session.forget(),
+            Self::Writable(session) => {
+                session.forget();
+                session.tree.restart();
+            }
+            Self::ReadOnly(session) => {
+                session.forget();
+                session.tree.restart();
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! below it, and the host, or another share, may move one of them away.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +17,69 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
-use super::locks::Locks;
+use super::locks::{Handles, Locks};
+use super::room::Room;
+use super::virtual_files::VirtualFiles;
 
 type Inode = u64;
 type Handle = u64;
 
-/// A file system of which nothing impossible is asked, with locks, which the library does not have.
+/// A file system of which nothing impossible is asked, nor more than there is room for, with locks, which the library
+/// does not have.
 pub(in crate::dev) struct Checked<F> {
     files: Arc<F>,
     locks: Arc<Locks>,
+    room: Arc<Room>,
+    virtual_files: Arc<VirtualFiles>,
 }
 
 impl<F> Checked<F> {
-    pub(super) fn new(files: F, locks: Locks) -> Self {
+    pub(super) fn new(files: F, locks: Locks, room: Room) -> Self {
         Self {
             files: Arc::new(files),
             locks: Arc::new(locks),
+            room: Arc::new(room),
+            virtual_files: Arc::default(),
         }
     }
 
     pub(in crate::dev) fn locks(&self) -> &Arc<Locks> {
         &self.locks
+    }
+
+    /// No request comes any more: those that wait for others return.
+    pub(in crate::dev) fn end(&self) {
+        self.locks.end();
+        self.room.end();
+    }
+
+    /// There may be another guest. When nobody waits.
+    pub(in crate::dev) fn restart(&self) {
+        self.locks.clear();
+        self.room.restart();
+    }
+
+    /// The guest knows the file that was made for it.
+    fn made(&self, made: io::Result<Entry>) -> io::Result<Entry> {
+        if let Ok(entry) = &made {
+            self.room.made(entry.inode);
+        }
+        made
+    }
+
+    fn is_virtual(&self, inode: Inode, handle: Handle) -> bool
+    where
+        F: FileSystem<Inode = Inode, Handle = Handle>,
+    {
+        let is_virtual = |file: &File| self.virtual_files.has(file);
+        Handles::look_at(&*self.files, inode, handle, is_virtual) == Ok(true)
+    }
+
+    /// The guest has opened a file, if it gets a handle.
+    fn opened(&self, handle: Option<Handle>) {
+        if handle.is_some() {
+            self.room.opened();
+        }
     }
 }
 
@@ -46,8 +89,23 @@ impl<F> Clone for Checked<F> {
         Self {
             files: Arc::clone(&self.files),
             locks: Arc::clone(&self.locks),
+            room: Arc::clone(&self.room),
+            virtual_files: Arc::clone(&self.virtual_files),
         }
     }
+}
+
+/// Makes methods that make a file, by a name that is checked, if there is room for it.
+macro_rules! make {
+    ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
+        fn $method(
+            &self, context: Context, parent: Inode, name: &CStr, $($arg: $type),*
+        ) -> io::Result<Entry> {
+            check_name(name)?;
+            self.room.wait()?;
+            self.made(self.files.$method(context, parent, name, $($arg),*))
+        }
+    )*};
 }
 
 /// Passes methods on, with the names in brackets checked.
@@ -66,29 +124,14 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
     type DirIter = F::DirIter;
 
     pass_on! {
-        lookup[name](parent: Inode, name: &CStr) -> Entry;
         getattr[](inode: Inode, handle: Option<Handle>) -> (Attr, Duration);
         setattr[](
             inode: Inode, attr: SetattrIn, handle: Option<Handle>, valid: SetattrValid
         ) -> (Attr, Duration);
         readlink[](inode: Inode) -> Vec<u8>;
-        // Where a link leads is the guest's business: here it is not followed.
-        symlink[name](target: &CStr, parent: Inode, name: &CStr, extensions: Extensions) -> Entry;
-        mknod[name](
-            parent: Inode, name: &CStr, mode: u32, device: u32, umask: u32, extensions: Extensions
-        ) -> Entry;
-        mkdir[name](
-            parent: Inode, name: &CStr, mode: u32, umask: u32, extensions: Extensions
-        ) -> Entry;
         unlink[name](parent: Inode, name: &CStr) -> ();
         rmdir[name](parent: Inode, name: &CStr) -> ();
         rename[old new](parent: Inode, old: &CStr, new_parent: Inode, new: &CStr, flags: u32) -> ();
-        link[name](inode: Inode, parent: Inode, name: &CStr) -> Entry;
-        open[](inode: Inode, kill_priv: bool, flags: u32) -> (Option<Handle>, OpenOptions);
-        create[name](
-            parent: Inode, name: &CStr, mode: u32, kill_priv: bool, flags: u32, umask: u32,
-            extensions: Extensions
-        ) -> (Entry, Option<Handle>, OpenOptions);
         fsync[](inode: Inode, datasync: bool, handle: Handle) -> ();
         fallocate[](inode: Inode, handle: Handle, mode: u32, offset: u64, length: u64) -> ();
         statfs[](inode: Inode) -> libc::statvfs64;
@@ -98,10 +141,8 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         getxattr[](inode: Inode, name: &CStr, size: u32) -> GetxattrReply;
         listxattr[](inode: Inode, size: u32) -> ListxattrReply;
         removexattr[](inode: Inode, name: &CStr) -> ();
-        opendir[](inode: Inode, flags: u32) -> (Option<Handle>, OpenOptions);
         readdir[](inode: Inode, handle: Handle, size: u32, offset: u64) -> F::DirIter;
         fsyncdir[](inode: Inode, datasync: bool, handle: Handle) -> ();
-        releasedir[](inode: Inode, flags: u32, handle: Handle) -> ();
         access[](inode: Inode, mask: u32) -> ();
         lseek[](inode: Inode, handle: Handle, offset: u64, whence: u32) -> u64;
         copyfilerange[](
@@ -111,21 +152,136 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         syncfs[](inode: Inode) -> ();
     }
 
+    make! {
+        mknod(mode: u32, device: u32, umask: u32, extensions: Extensions);
+        mkdir(mode: u32, umask: u32, extensions: Extensions);
+    }
+
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
-        let wanted = self.files.init(capable)?;
+        let wanted = self.files.init(capable);
+        self.room.clear();
+        let wanted = wanted?;
         Ok(wanted | FsOptions::POSIX_LOCKS | FsOptions::FLOCK_LOCKS)
     }
 
     fn destroy(&self) {
         self.files.destroy();
+        self.room.clear();
+    }
+
+    fn lookup(&self, context: Context, parent: Inode, name: &CStr) -> io::Result<Entry> {
+        check_name(name)?;
+        loop {
+            let entry = self.files.lookup(context, parent, name)?;
+            if self.room.look_up(entry.inode) {
+                return Ok(entry);
+            }
+            self.files.forget(context, entry.inode, 1);
+            self.room.wait()?;
+        }
     }
 
     fn forget(&self, context: Context, inode: Inode, count: u64) {
         self.files.forget(context, inode, count);
+        self.room.forget(&[(inode, count)]);
     }
 
     fn batch_forget(&self, context: Context, requests: Vec<(Inode, u64)>) {
-        self.files.batch_forget(context, requests);
+        self.files.batch_forget(context, requests.clone());
+        self.room.forget(&requests);
+    }
+
+    fn symlink(
+        &self,
+        context: Context,
+        target: &CStr,
+        parent: Inode,
+        name: &CStr,
+        extensions: Extensions,
+    ) -> io::Result<Entry> {
+        // Where a link leads is the guest's business: here it is not followed.
+        check_name(name)?;
+        self.room.wait()?;
+        self.made(
+            self.files
+                .symlink(context, target, parent, name, extensions),
+        )
+    }
+
+    fn link(
+        &self,
+        context: Context,
+        inode: Inode,
+        parent: Inode,
+        name: &CStr,
+    ) -> io::Result<Entry> {
+        check_name(name)?;
+        self.made(self.files.link(context, inode, parent, name))
+    }
+
+    fn create(
+        &self,
+        context: Context,
+        parent: Inode,
+        name: &CStr,
+        mode: u32,
+        kill_priv: bool,
+        flags: u32,
+        umask: u32,
+        extensions: Extensions,
+    ) -> io::Result<(Entry, Option<Handle>, OpenOptions)> {
+        check_name(name)?;
+        self.room.wait()?;
+        let made = self.files.create(
+            context, parent, name, mode, kill_priv, flags, umask, extensions,
+        );
+        if let Ok((entry, handle, _)) = &made {
+            self.room.made(entry.inode);
+            self.opened(*handle);
+        }
+        made
+    }
+
+    fn open(
+        &self,
+        context: Context,
+        inode: Inode,
+        kill_priv: bool,
+        flags: u32,
+    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+        self.room.wait()?;
+        let (handle, mut options) = self.files.open(context, inode, kill_priv, flags)?;
+        self.opened(handle);
+        if let Some(handle) = handle
+            && self.is_virtual(inode, handle)
+        {
+            options |= OpenOptions::DIRECT_IO;
+        }
+        Ok((handle, options))
+    }
+
+    fn opendir(
+        &self,
+        context: Context,
+        inode: Inode,
+        flags: u32,
+    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+        self.room.wait()?;
+        let (handle, options) = self.files.opendir(context, inode, flags)?;
+        self.opened(handle);
+        Ok((handle, options))
+    }
+
+    fn releasedir(
+        &self,
+        context: Context,
+        inode: Inode,
+        flags: u32,
+        handle: Handle,
+    ) -> io::Result<()> {
+        self.files.releasedir(context, inode, flags, handle)?;
+        self.room.closed();
+        Ok(())
     }
 
     fn flush(
@@ -159,7 +315,9 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
             flush,
             flock_release,
             lock_owner,
-        )
+        )?;
+        self.room.closed();
+        Ok(())
     }
 
     fn read<W: ZeroCopyWriter>(

@@ -108,9 +108,9 @@ pub(super) struct Outside {
     pub(super) path: String,
 }
 
-/// Confines this thread to `directory`, for good. Its umask and working directory, which the
+/// Confines this thread to `directory`, for good, `without` some of [`CAPABILITIES`]. Its umask and working directory, which the
 /// library changes, become its own as well.
-pub(super) fn confine(directory: &Path) -> io::Result<Outside> {
+pub(super) fn confine(directory: &Path, without: &[&str]) -> io::Result<Outside> {
     let path = utf8(directory.canonicalize()?)?;
     if !directory.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -123,13 +123,15 @@ pub(super) fn confine(directory: &Path) -> io::Result<Outside> {
     own_directories()?;
     chroot(directory).map_err(|error| explain(error, "chroot(2), which needs CAP_SYS_CHROOT"))?;
     chdir("/")?;
-    drop_privileges()?;
+    drop_privileges(without)?;
     Ok(outside)
 }
 
 /// Leaves this thread, and those that it starts, only the system calls that serving files needs.
 pub(super) fn restrict_calls() -> io::Result<()> {
-    Allowed::calls(ANY_THREAD.into_iter().chain(CALLS)).restrict_thread()
+    Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
+        .with_capability_queries()?
+        .restrict_thread()
 }
 
 /// Gives this thread root and working directories and a umask of its own, which start out as those
@@ -145,7 +147,7 @@ pub(super) fn own_directories() -> io::Result<()> {
 
 /// Gives up what this thread does not need. Of what it needs it keeps what it has; a thread that
 /// has nothing serves files as the user that it runs as.
-fn drop_privileges() -> io::Result<()> {
+fn drop_privileges(without: &[&str]) -> io::Result<()> {
     if has("SETGID")
         && let Err(error) = dropsupgroups()
     {
@@ -154,7 +156,7 @@ fn drop_privileges() -> io::Result<()> {
     }
     let kept = CAPABILITIES
         .into_iter()
-        .filter(|capability| has(capability))
+        .filter(|capability| !without.contains(capability) && has(capability))
         .collect();
     capng::clear(Set::CAPS);
     capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, kept)

@@ -13,6 +13,8 @@ use super::Config;
 use super::checked::Checked;
 use super::confinement::{Outside, confine};
 use super::locks::{self, Locks};
+use super::room::Room;
+use super::threads::MAX_THREADS;
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
 /// SSHFS users are used to: what changes on the host is seen in the guest soon after, while the
@@ -22,6 +24,8 @@ const VALIDITY: Duration = Duration::from_secs(1);
 
 /// Descriptors that are not for the guest's files: the monitor's own.
 const RESERVED_FDS: u64 = 256;
+/// Files that are there for a moment before it is known whether there is room for them: one for each request.
+const BEYOND: u64 = MAX_THREADS as u64;
 
 /// The files of a share.
 pub(in crate::dev) enum Files {
@@ -38,15 +42,19 @@ impl Files {
     /// When that is not possible; names the directory.
     pub(in crate::dev) fn open(config: &Config) -> io::Result<Self> {
         let open = || {
-            let outside = confine(&config.directory)?;
+            let outside = confine(&config.directory, &config.without)?;
             let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
             let descriptors = outside.descriptors.try_clone()?;
             let locks = Locks::new(&config.tag, descriptors, open_files)?;
             let passthrough = configuration(outside)?;
+            let most = most_files(config)?;
+            let room = Room::new(&config.tag, most, config.reminder.clone());
             Ok(if config.read_only {
-                Self::ReadOnly(Checked::new(PassthroughFsRo::new(passthrough)?, locks))
+                let files = PassthroughFsRo::new(passthrough)?;
+                Self::ReadOnly(Checked::new(files, locks, room))
             } else {
-                Self::Writable(Checked::new(PassthroughFs::new(passthrough)?, locks))
+                let files = PassthroughFs::new(passthrough)?;
+                Self::Writable(Checked::new(files, locks, room))
             })
         };
         open().map_err(|source: io::Error| {
@@ -87,8 +95,15 @@ fn configuration(outside: Outside) -> io::Result<PassthroughConfig> {
 /// How many files the guest may have open at once, or know of.
 ///
 /// # Errors
-/// When the limit cannot be asked for.
-pub(in crate::dev) fn open_files_limit() -> io::Result<u64> {
+/// When this process' limit cannot be asked for.
+pub(in crate::dev) fn most_files(config: &Config) -> io::Result<usize> {
+    let possible = open_files_limit()?.saturating_sub(BEYOND);
+    let most = config.most_files.min(possible);
+    Ok(usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+/// The same, for the library, which counts them as well.
+fn open_files_limit() -> io::Result<u64> {
     let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let reserved = RESERVED_FDS + locks::descriptors(open_files);
     Ok(open_files.saturating_sub(reserved))

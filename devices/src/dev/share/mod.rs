@@ -8,13 +8,17 @@ mod files;
 #[cfg(test)]
 pub(super) mod guest_test;
 mod locks;
+mod reminder;
 mod requests;
+mod room;
 mod threads;
 #[cfg(test)]
 mod threads_test;
 mod under_way;
+mod virtual_files;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::device::DeviceError;
 use crate::queue::Chain;
@@ -22,13 +26,13 @@ use crate::queue::Chain;
 pub use confinement::CAPABILITIES;
 pub use device::SharedDirectory;
 pub use files::raise_open_files_limit;
+pub use reminder::Reminder;
 
 pub(super) use checked::Checked;
 #[cfg(test)]
 pub(super) use device::FAILED_TOKEN;
 pub(super) use device::SYSTEM_CALLS;
-pub(super) use files::{Files, open_files_limit};
-pub(super) use locks::Locks;
+pub(super) use files::{Files, most_files};
 
 /// What is shared, and by which name.
 #[derive(Clone, Debug)]
@@ -39,6 +43,27 @@ pub struct Config {
     pub directory: PathBuf,
     /// Whether the guest can change nothing.
     pub read_only: bool,
+    /// Those of [`CAPABILITIES`] that the threads do not keep: what nobody in the guest may do, a guest that obeys no
+    /// kernel cannot do either.
+    pub without: Vec<&'static str>,
+    /// How many files the guest may know, or have open, at once, as far as this process may.
+    pub most_files: u64,
+    /// By whom the guest hears that these become many.
+    pub reminder: Option<Arc<Reminder>>,
+}
+
+impl Config {
+    /// A directory of which the guest may know all files, as far as this process may.
+    pub fn new(tag: impl Into<String>, directory: impl Into<PathBuf>, read_only: bool) -> Self {
+        Self {
+            tag: tag.into(),
+            directory: directory.into(),
+            read_only,
+            without: Vec::new(),
+            most_files: u64::MAX,
+            reminder: None,
+        }
+    }
 }
 
 /// A protocol by which a driver reaches the files.

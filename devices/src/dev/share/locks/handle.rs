@@ -14,25 +14,36 @@ use super::host;
 
 /// Who knows the files of handles.
 pub(in crate::dev) trait Handles {
+    /// What `look` says of the file.
+    fn look_at<T>(&self, node: u64, handle: u64, look: impl FnMut(&File) -> T) -> Result<T, Errno>;
+
     /// Another descriptor of the open file description.
-    fn file(&self, node: u64, handle: u64) -> Result<File, Errno>;
+    fn file(&self, node: u64, handle: u64) -> Result<File, Errno> {
+        self.look_at(node, handle, File::try_clone)?
+            .map_err(|error| host::errno(&error))
+    }
 }
 
 impl<F: FileSystem<Inode = u64, Handle = u64>> Handles for F {
-    fn file(&self, node: u64, handle: u64) -> Result<File, Errno> {
-        let mut borrowed = None;
+    fn look_at<T>(
+        &self,
+        node: u64,
+        handle: u64,
+        mut look: impl FnMut(&File) -> T,
+    ) -> Result<T, Errno> {
+        let mut seen = None;
         let nobody = Context::from(InHeader::default());
-        let borrow = Borrow(&mut borrowed);
+        let borrow = Borrow(|file: &File| seen = Some(look(file)));
         self.read(nobody, node, handle, borrow, 0, 0, None, 0)
             .map_err(|error| host::errno(&error))?;
-        borrowed.ok_or(Errno::EBADF)
+        seen.ok_or(Errno::EBADF)
     }
 }
 
 /// Reads nothing.
-struct Borrow<'a>(&'a mut Option<File>);
+struct Borrow<L>(L);
 
-impl ZeroCopyWriter for Borrow<'_> {
+impl<L: FnMut(&File)> ZeroCopyWriter for Borrow<L> {
     fn read_from_file_at(
         &mut self,
         file: &File,
@@ -40,7 +51,7 @@ impl ZeroCopyWriter for Borrow<'_> {
         _offset: u64,
         _flags: Option<ReadvFlags>,
     ) -> io::Result<usize> {
-        *self.0 = Some(file.try_clone()?);
+        (self.0)(file);
         Ok(0)
     }
 }

@@ -33,7 +33,7 @@ use owners::Owners;
 use request::{Lock, Request, What, answer, found};
 use waits::{MAX_WAITS, Waits};
 
-use handle::Handles;
+pub(super) use handle::Handles;
 
 /// The locks of a share's guest.
 pub(in crate::dev) struct Locks {
