@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use tempfile::tempdir;
+use tempfile::{tempdir, tempdir_in};
 use virtiofsd::fuse::Opcode;
 
 use super::guest_test::{Guest, words};
@@ -132,4 +132,22 @@ fn what_cannot_be_shared_is_named() {
     guest.fs.traits().config.read(0, &mut config);
     assert_eq!(config[..36], *tag.as_bytes());
     assert_eq!(config[36..], [1, 0, 0, 0]);
+}
+
+/// FOPEN_NOFLUSH of linux/fuse.h. A kernel that does not say so would keep locks at close(2).
+#[test]
+fn a_guest_that_flushes_what_it_has_locked_need_not_flush_the_rest() {
+    const INIT_EXT: u64 = 1 << 30;
+    const FLUSH_LOCKS: u64 = 1 << 62;
+    const NOFLUSH: u64 = 1 << 5;
+    // A file system of the host that does nothing at close(2).
+    let share = tempdir_in("/dev/shm").unwrap();
+    let mut guest = Guest::new(share.path(), false, "flush");
+    for (flags, expected) in [(INIT_EXT | FLUSH_LOCKS, NOFLUSH), (INIT_EXT, 0)] {
+        guest.mount_with(flags);
+        let (.., created) = guest.create_with_flags(&format!("{flags}")).unwrap();
+        assert_eq!(created, expected);
+        guest.fs.stop();
+        guest.start();
+    }
 }

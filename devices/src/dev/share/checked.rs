@@ -16,6 +16,7 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
+use super::flush::Flushes;
 use super::locks::Locks;
 
 type Inode = u64;
@@ -25,14 +26,21 @@ type Handle = u64;
 pub(in crate::dev) struct Checked<F> {
     files: Arc<F>,
     locks: Arc<Locks>,
+    flushes: Arc<Flushes>,
 }
 
 impl<F> Checked<F> {
-    pub(super) fn new(files: F, locks: Locks) -> Self {
+    pub(super) fn new(files: F, locks: Locks, flushes: Flushes) -> Self {
         Self {
             files: Arc::new(files),
             locks: Arc::new(locks),
+            flushes: Arc::new(flushes),
         }
+    }
+
+    /// Whether the guest flushes files that it has locked, even if it need not flush others.
+    pub(in crate::dev) fn flushes_locked(&self, flushes: bool) {
+        self.flushes.of_locked(flushes);
     }
 
     pub(in crate::dev) fn locks(&self) -> &Arc<Locks> {
@@ -46,6 +54,7 @@ impl<F> Clone for Checked<F> {
         Self {
             files: Arc::clone(&self.files),
             locks: Arc::clone(&self.locks),
+            flushes: Arc::clone(&self.flushes),
         }
     }
 }
@@ -84,11 +93,6 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         rmdir[name](parent: Inode, name: &CStr) -> ();
         rename[old new](parent: Inode, old: &CStr, new_parent: Inode, new: &CStr, flags: u32) -> ();
         link[name](inode: Inode, parent: Inode, name: &CStr) -> Entry;
-        open[](inode: Inode, kill_priv: bool, flags: u32) -> (Option<Handle>, OpenOptions);
-        create[name](
-            parent: Inode, name: &CStr, mode: u32, kill_priv: bool, flags: u32, umask: u32,
-            extensions: Extensions
-        ) -> (Entry, Option<Handle>, OpenOptions);
         fsync[](inode: Inode, datasync: bool, handle: Handle) -> ();
         fallocate[](inode: Inode, handle: Handle, mode: u32, offset: u64, length: u64) -> ();
         statfs[](inode: Inode) -> libc::statvfs64;
@@ -114,6 +118,36 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
         let wanted = self.files.init(capable)?;
         Ok(wanted | FsOptions::POSIX_LOCKS | FsOptions::FLOCK_LOCKS)
+    }
+
+    fn open(
+        &self,
+        context: Context,
+        inode: Inode,
+        kill_priv: bool,
+        flags: u32,
+    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+        let (handle, options) = self.files.open(context, inode, kill_priv, flags)?;
+        Ok((handle, options | self.flushes.options()))
+    }
+
+    fn create(
+        &self,
+        context: Context,
+        parent: Inode,
+        name: &CStr,
+        mode: u32,
+        kill_priv: bool,
+        flags: u32,
+        umask: u32,
+        extensions: Extensions,
+    ) -> io::Result<(Entry, Option<Handle>, OpenOptions)> {
+        check_name(name)?;
+        let created = self.files.create(
+            context, parent, name, mode, kill_priv, flags, umask, extensions,
+        );
+        let (entry, handle, options) = created?;
+        Ok((entry, handle, options | self.flushes.options()))
     }
 
     fn destroy(&self) {
