@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use tempfile::tempdir;
+use tempfile::{tempdir, tempdir_in};
 use virtiofsd::fuse::Opcode;
 
 use super::guest_test::{Guest, REQUESTS, ROOT, request, wait, words};
@@ -186,4 +186,22 @@ fn without_a_capability_the_host_refuses_what_takes_it() {
     }
     assert_eq!(mknod(vec!["MKNOD"], libc::S_IFCHR, "b"), Err(libc::EPERM));
     assert_eq!(mknod(vec!["MKNOD"], libc::S_IFIFO, "fifo"), Ok(()));
+}
+
+/// FOPEN_NOFLUSH of linux/fuse.h. A kernel that does not say so would keep locks at close(2).
+#[test]
+fn a_guest_that_flushes_what_it_has_locked_need_not_flush_the_rest() {
+    const INIT_EXT: u64 = 1 << 30;
+    const FLUSH_LOCKS: u64 = 1 << 62;
+    const NOFLUSH: u64 = 1 << 5;
+    // A file system of the host that does nothing at close(2).
+    let share = tempdir_in("/dev/shm").unwrap();
+    let mut guest = Guest::new(share.path(), false, "flush");
+    for (flags, expected) in [(INIT_EXT | FLUSH_LOCKS, NOFLUSH), (INIT_EXT, 0)] {
+        guest.mount_with(flags);
+        let (.., created) = guest.create_with_flags(&format!("{flags}")).unwrap();
+        assert_eq!(created, expected);
+        guest.fs.stop();
+        guest.start();
+    }
 }

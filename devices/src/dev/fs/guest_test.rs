@@ -38,7 +38,12 @@ impl Guest {
     }
 
     pub(in crate::dev) fn mount(&mut self) {
-        let mut body = words(&[7, 38, 1 << 17, 0]);
+        self.mount_with(0);
+    }
+
+    /// With these flags of `struct fuse_init_in`.
+    pub(in crate::dev) fn mount_with(&mut self, flags: u64) {
+        let mut body = words(&[7, 38, 1 << 17, flags as u32, (flags >> 32) as u32]);
         body.resize(64, 0);
         let answer = self.ask(Opcode::Init, 0, &body).unwrap();
         assert_eq!(answer[..4], 7u32.to_le_bytes());
@@ -51,12 +56,18 @@ impl Guest {
 
     /// Creates a file and returns node and handle.
     pub(in crate::dev) fn create(&mut self, name: &str) -> Result<(u64, u64), i32> {
+        let (node, handle, _) = self.create_with_flags(name)?;
+        Ok((node, handle))
+    }
+
+    /// Creates a file and returns node, handle and the flags that the file is opened with.
+    pub(in crate::dev) fn create_with_flags(&mut self, name: &str) -> Result<(u64, u64, u64), i32> {
         let mut body = words(&[libc::O_RDWR as u32, 0o100_666, 0, 0]);
         body.extend(format!("{name}\0").as_bytes());
         let answer = self.ask(Opcode::Create, ROOT, &body)?;
         let long = |at: usize| u64::from_le_bytes(*answer[at..].first_chunk().unwrap());
         // `struct fuse_entry_out` has 128 bytes.
-        Ok((long(0), long(128)))
+        Ok((long(0), long(128), long(136)))
     }
 
     pub(in crate::dev) fn read(&mut self, node: u64, handle: u64) -> Vec<u8> {

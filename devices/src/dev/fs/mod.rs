@@ -3,6 +3,7 @@
 //!
 //! Guest memory stays private to this process that way, which is what lets it be huge pages.
 
+mod asked;
 #[cfg(test)]
 mod fs_test;
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use std::io;
 
+use tracing::trace;
 use virtiofsd::descriptor_utils::{Reader, Writer};
 use virtiofsd::passthrough::PassthroughFs;
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::server::Server;
 
+use super::asked::Asked;
 use super::sink::{HEADER, Sink};
-use crate::dev::share::{Checked, Config, Files, Protocol};
+use crate::dev::share::{Checked, Config, Files, Pace, Protocol};
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -16,6 +18,7 @@ use crate::queue::Chain;
 pub(super) struct Fuse {
     server: AnyServer,
     sink: Sink,
+    tag: String,
 }
 
 enum AnyServer {
@@ -31,7 +34,8 @@ impl Fuse {
             Files::ReadOnly(files) => AnyServer::ReadOnly(Server::new(files.clone()), files),
         };
         let sink = Sink::new()?;
-        Ok(Self { server, sink })
+        let tag = config.tag.clone();
+        Ok(Self { server, sink, tag })
     }
 }
 
@@ -62,11 +66,27 @@ impl Fuse {
 
 impl Protocol for Fuse {
     fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
-        let answered = match &self.server {
-            AnyServer::Writable(_, files) => files.locks().handle(&chain, files)?,
-            AnyServer::ReadOnly(_, files) => files.locks().handle(&chain, files)?,
-        };
+        let mut answered = None;
+        if let Some(mut asked) = Asked::of(&chain) {
+            trace!("share {}: {asked}", self.tag);
+            if let Some(flushes) = asked.flushes_locked() {
+                match &self.server {
+                    AnyServer::Writable(_, files) => files.flushes_locked(flushes),
+                    AnyServer::ReadOnly(_, files) => files.flushes_locked(flushes),
+                }
+            }
+            if asked.is_about_locks() {
+                answered = match &self.server {
+                    AnyServer::Writable(_, files) => files.locks().handle(&chain, files)?,
+                    AnyServer::ReadOnly(_, files) => files.locks().handle(&chain, files)?,
+                };
+            }
+        }
         answered.map_or_else(|| self.ask_library(chain), Ok)
+    }
+
+    fn pace(&self, chain: &Chain) -> Pace {
+        Asked::of(chain).map_or(Pace::Prompt, |mut asked| asked.pace())
     }
 
     fn end(&self) {

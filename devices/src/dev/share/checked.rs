@@ -17,6 +17,7 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
+use super::flush::Flushes;
 use super::locks::{Handles, Locks};
 use super::room::Room;
 use super::virtual_files::VirtualFiles;
@@ -30,17 +31,24 @@ pub(in crate::dev) struct Checked<F> {
     files: Arc<F>,
     locks: Arc<Locks>,
     room: Arc<Room>,
+    flushes: Arc<Flushes>,
     virtual_files: Arc<VirtualFiles>,
 }
 
 impl<F> Checked<F> {
-    pub(super) fn new(files: F, locks: Locks, room: Room) -> Self {
+    pub(super) fn new(files: F, locks: Locks, room: Room, flushes: Flushes) -> Self {
         Self {
             files: Arc::new(files),
             locks: Arc::new(locks),
             room: Arc::new(room),
+            flushes: Arc::new(flushes),
             virtual_files: Arc::default(),
         }
+    }
+
+    /// Whether the guest flushes files that it has locked, even if it need not flush others.
+    pub(in crate::dev) fn flushes_locked(&self, flushes: bool) {
+        self.flushes.of_locked(flushes);
     }
 
     pub(in crate::dev) fn locks(&self) -> &Arc<Locks> {
@@ -90,6 +98,7 @@ impl<F> Clone for Checked<F> {
             files: Arc::clone(&self.files),
             locks: Arc::clone(&self.locks),
             room: Arc::clone(&self.room),
+            flushes: Arc::clone(&self.flushes),
             virtual_files: Arc::clone(&self.virtual_files),
         }
     }
@@ -235,11 +244,10 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         let made = self.files.create(
             context, parent, name, mode, kill_priv, flags, umask, extensions,
         );
-        if let Ok((entry, handle, _)) = &made {
-            self.room.made(entry.inode);
-            self.opened(*handle);
-        }
-        made
+        let (entry, handle, options) = made?;
+        self.room.made(entry.inode);
+        self.opened(handle);
+        Ok((entry, handle, options | self.flushes.options()))
     }
 
     fn open(
@@ -250,8 +258,9 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Checked<F> {
         flags: u32,
     ) -> io::Result<(Option<Handle>, OpenOptions)> {
         self.room.wait()?;
-        let (handle, mut options) = self.files.open(context, inode, kill_priv, flags)?;
+        let (handle, options) = self.files.open(context, inode, kill_priv, flags)?;
         self.opened(handle);
+        let mut options = options | self.flushes.options();
         if let Some(handle) = handle
             && self.is_virtual(inode, handle)
         {

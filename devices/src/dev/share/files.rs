@@ -1,6 +1,6 @@
 //! The file system itself: the virtiofsd library, configured for containers.
 
-use std::io;
+use std::io::{self, Seek};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -12,6 +12,7 @@ use virtiofsd::passthrough::{
 use super::Config;
 use super::checked::Checked;
 use super::confinement::{Outside, confine};
+use super::flush::Flushes;
 use super::locks::{self, Locks};
 use super::room::Room;
 use super::threads::MAX_THREADS;
@@ -42,19 +43,21 @@ impl Files {
     /// When that is not possible; names the directory.
     pub(in crate::dev) fn open(config: &Config) -> io::Result<Self> {
         let open = || {
-            let outside = confine(&config.directory, &config.without)?;
+            let mut outside = confine(&config.directory, &config.without)?;
             let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
             let descriptors = outside.descriptors.try_clone()?;
             let locks = Locks::new(&config.tag, descriptors, open_files)?;
+            let flushes = Flushes::new(outside.mounts.try_clone()?, &outside.path)?;
+            outside.mounts.rewind()?;
             let passthrough = configuration(outside)?;
             let most = most_files(config)?;
             let room = Room::new(&config.tag, most, config.reminder.clone());
             Ok(if config.read_only {
                 let files = PassthroughFsRo::new(passthrough)?;
-                Self::ReadOnly(Checked::new(files, locks, room))
+                Self::ReadOnly(Checked::new(files, locks, room, flushes))
             } else {
                 let files = PassthroughFs::new(passthrough)?;
-                Self::Writable(Checked::new(files, locks, room))
+                Self::Writable(Checked::new(files, locks, room, flushes))
             })
         };
         open().map_err(|source: io::Error| {

@@ -5,6 +5,7 @@ mod checked;
 mod confinement;
 mod device;
 mod files;
+mod flush;
 #[cfg(test)]
 pub(super) mod guest_test;
 mod locks;
@@ -66,6 +67,17 @@ impl Config {
     }
 }
 
+/// When a request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As soon as the files allow.
+    Prompt,
+    /// By and by: the driver goes on without the answer.
+    Lazy,
+    /// When others allow, which may be never.
+    Unbounded,
+}
+
 /// A protocol by which a driver reaches the files.
 pub(super) trait Protocol: Sync {
     /// Executes the request in `chain`, and returns the length of the answer. However long that takes, others
@@ -78,6 +90,11 @@ pub(super) trait Protocol: Sync {
     /// Whether the request in `chain` is executed only when all that came before it are answered.
     fn waits_for_earlier(&self, _chain: &Chain) -> bool {
         false
+    }
+
+    /// When the request in `chain` is answered.
+    fn pace(&self, _chain: &Chain) -> Pace {
+        Pace::Prompt
     }
 
     /// No request comes any more: those that wait for others return soon. Several threads may say so.

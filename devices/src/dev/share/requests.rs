@@ -15,13 +15,33 @@ use crate::queue::{Chain, VirtQueue};
 /// The event of [`Requests::end`]; others are indices of queues.
 const END: u64 = u64::MAX;
 
+/// The driver hears of answers that it does not need soon with the next one, or after so many milliseconds, or when there are so
+/// many.
+const LAZINESS: i32 = 10;
+const MAX_SILENT: u32 = 32;
+
 pub(super) struct Requests {
-    queues: Vec<Mutex<VirtQueue>>,
+    queues: Vec<Mutex<Ring>>,
     events: Epoll,
+    /// The driver has answers that it does not know of.
+    silent: AtomicBool,
     /// Readable from the end on.
     end: EventFd,
     over: AtomicBool,
     under_way: UnderWay,
+}
+
+struct Ring {
+    queue: VirtQueue,
+    /// So many answers that the driver may not know of.
+    silent: u32,
+}
+
+impl Ring {
+    fn signal(&mut self) -> Result<(), DeviceError> {
+        self.silent = 0;
+        Ok(self.queue.signal()?)
+    }
 }
 
 /// A request and where its answer goes.
@@ -50,9 +70,11 @@ impl Requests {
             // A kick wakes one of them, which need not read it.
             watch(queue.kick(), EventSet::IN | EventSet::EDGE_TRIGGERED, index)?;
         }
+        let ring = |queue| Mutex::new(Ring { queue, silent: 0 });
         Ok(Self {
-            queues: queues.into_iter().map(Mutex::new).collect(),
+            queues: queues.into_iter().map(ring).collect(),
             events,
+            silent: AtomicBool::new(false),
             end,
             over: AtomicBool::new(false),
             under_way: UnderWay::default(),
@@ -74,7 +96,7 @@ impl Requests {
     /// The next request; when there is none, a kick will tell of the next one. Any thread.
     pub(super) fn take(&self) -> Result<Option<Request>, DeviceError> {
         for queue in 0..self.queues.len() {
-            let mut ring = self.queue(queue);
+            let ring = &mut self.ring(queue).queue;
             loop {
                 if let Some(chain) = ring.pop()? {
                     // While no other thread can take the next one.
@@ -92,7 +114,7 @@ impl Requests {
 
     /// Has another thread, one that waits, see to the requests behind one that was taken.
     pub(super) fn hand_over(&self, taken: &Place) -> Result<(), DeviceError> {
-        let mut ring = self.queue(taken.queue);
+        let ring = &mut self.ring(taken.queue).queue;
         if ring.enable_notifications()? {
             ring.reschedule();
         }
@@ -112,9 +134,30 @@ impl Requests {
         length: Result<u32, DeviceError>,
     ) -> Result<(), DeviceError> {
         let ended = length.and_then(|length| {
-            let mut queue = self.queue(place.queue);
-            queue.push(head, length)?;
-            Ok(queue.signal()?)
+            let mut ring = self.ring(place.queue);
+            ring.queue.push(head, length)?;
+            ring.signal()
+        });
+        self.under_way.end(place.number);
+        ended
+    }
+
+    /// The same, but the driver need not hear of it soon. The thread waits for the next request then, or takes it.
+    pub(super) fn end_silently(
+        &self,
+        place: &Place,
+        head: u16,
+        length: Result<u32, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let ended = length.and_then(|length| {
+            let mut ring = self.ring(place.queue);
+            ring.queue.push(head, length)?;
+            ring.silent += 1;
+            if ring.silent >= MAX_SILENT {
+                return ring.signal();
+            }
+            self.silent.store(true, Ordering::Relaxed);
+            Ok(())
         });
         self.under_way.end(place.number);
         ended
@@ -122,6 +165,22 @@ impl Requests {
 
     /// Waits for a kick, or the end. Returns whether either came within `milliseconds` (-1: without end).
     pub(super) fn wait(&self, milliseconds: i32) -> Result<bool, DeviceError> {
+        if self.silent.swap(false, Ordering::Relaxed) {
+            if self.wait_for_event(LAZINESS)? {
+                self.silent.store(true, Ordering::Relaxed);
+            } else {
+                self.signal_all()?;
+            }
+            return Ok(true);
+        }
+        self.wait_for_event(milliseconds)
+    }
+
+    fn signal_all(&self) -> Result<(), DeviceError> {
+        (0..self.queues.len()).try_for_each(|queue| self.ring(queue).signal())
+    }
+
+    fn wait_for_event(&self, milliseconds: i32) -> Result<bool, DeviceError> {
         let mut event = [EpollEvent::default()];
         match self.events.wait(milliseconds, &mut event) {
             Ok(count) => Ok(count > 0),
@@ -134,7 +193,7 @@ impl Requests {
     }
 
     /// `index` is one of those that there are.
-    fn queue(&self, index: usize) -> MutexGuard<'_, VirtQueue> {
+    fn ring(&self, index: usize) -> MutexGuard<'_, Ring> {
         // A panic elsewhere cannot leave the ring in a state that the driver could not.
         self.queues[index]
             .lock()

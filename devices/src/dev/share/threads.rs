@@ -4,6 +4,8 @@
 //! woken first, so that a guest that makes one request at a time is served by one thread with a warm cache. Whoever takes a request sees
 //! to it that another thread waits for the next one, and starts it if there is none: a file that takes
 //! long delays no other, nor does a file system that never answers. Threads that have nothing to do for a while end, but for two.
+//!
+//! What the driver does not wait for, as that a file is closed, comes after the next request, and without an interrupt of its own.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,9 +17,9 @@ use std::thread::{self, JoinHandle, Scope};
 use tracing::warn;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::Protocol;
 use super::confinement::{own_directories, restrict_calls};
 use super::requests::{Request, Requests};
+use super::{Pace, Protocol};
 use crate::device::DeviceError;
 use crate::queue::VirtQueue;
 
@@ -25,6 +27,8 @@ use crate::queue::VirtQueue;
 pub(super) const MAX_THREADS: usize = 128;
 /// So many stay when there is nothing to do.
 const KEPT_THREADS: usize = 2;
+/// A thread puts so many requests aside that the driver does not wait for.
+const MAX_LAZY: usize = 32;
 /// How long others wait for work, in milliseconds.
 const PATIENCE: i32 = 5000;
 /// The library keeps its buffers on the heap: a debug build gets by with a fifth of this.
@@ -164,16 +168,26 @@ impl Team<'_> {
         scope: &'scope Scope<'scope, '_>,
         role: Role,
     ) -> Result<(), DeviceError> {
+        let mut lazy = Vec::new();
         while !self.requests.are_over() {
             match self.requests.take()? {
-                Some(request) => {
-                    if self.another_waits(scope) {
-                        self.requests.hand_over(&request.place)?;
+                Some(request) => match self.protocol.pace(&request.chain) {
+                    Pace::Lazy if lazy.len() < MAX_LAZY => lazy.push(request),
+                    pace => {
+                        self.hand_over(&request, scope)?;
+                        if pace == Pace::Unbounded {
+                            self.answer_silently(&mut lazy)?;
+                        }
+                        self.answer(request, &mut lazy)?;
                     }
-                    self.answer(request)?;
-                }
+                },
                 None => {
-                    if !self.requests.wait(self.patience(role))? && self.may_leave() {
+                    if let Some(request) = lazy.pop() {
+                        self.hand_over(&request, scope)?;
+                        lazy.push(request);
+                        self.answer_silently(&mut lazy)?;
+                        self.idle.fetch_add(1, Ordering::Relaxed);
+                    } else if !self.requests.wait(self.patience(role))? && self.may_leave() {
                         break;
                     }
                 }
@@ -182,15 +196,45 @@ impl Team<'_> {
         Ok(())
     }
 
-    fn answer(&self, request: Request) -> Result<(), DeviceError> {
+    /// Has another thread see to what comes while this one works on the request.
+    fn hand_over<'scope>(
+        &'scope self,
+        request: &Request,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<(), DeviceError> {
+        if self.another_waits(scope) {
+            self.requests.hand_over(&request.place)?;
+        }
+        Ok(())
+    }
+
+    /// Answers a request, and then those before it that the driver does not wait for.
+    fn answer(&self, request: Request, lazy: &mut Vec<Request>) -> Result<(), DeviceError> {
         let (place, head) = (request.place, request.chain.head_index());
         if self.protocol.waits_for_earlier(&request.chain) {
+            // They may be among them.
+            self.answer_silently(lazy)?;
             self.requests.wait_for_earlier(&place);
         }
         let length = self.protocol.handle(request.chain);
-        // Before the driver may make the next request, for which this thread is as good as one that waits.
+        if lazy.is_empty() {
+            // Before the driver may make the next request, for which this thread is as good as one that waits.
+            self.idle.fetch_add(1, Ordering::Relaxed);
+            return self.requests.end(&place, head, length);
+        }
+        self.requests.end(&place, head, length)?;
+        self.answer_silently(lazy)?;
         self.idle.fetch_add(1, Ordering::Relaxed);
-        self.requests.end(&place, head, length)
+        Ok(())
+    }
+
+    fn answer_silently(&self, lazy: &mut Vec<Request>) -> Result<(), DeviceError> {
+        for request in lazy.drain(..) {
+            let head = request.chain.head_index();
+            let length = self.protocol.handle(request.chain);
+            self.requests.end_silently(&request.place, head, length)?;
+        }
+        Ok(())
     }
 
     /// Has this thread be none that waits; whether there is one all the same.

@@ -20,6 +20,9 @@ const QUICK: u8 = 0;
 const SLOW: u8 = 1;
 const LAST: u8 = 2;
 const BROKEN: u8 = 3;
+const LAZY: u8 = 4;
+/// Slow, and possibly for ever.
+const UNBOUNDED: u8 = 5;
 
 thread_local! {
     /// Tells that a thread has ended.
@@ -53,7 +56,7 @@ impl Protocol for Told {
         // The test may be at its end.
         let _ = self.begin.lock().unwrap().send(asked);
         match asked.0 {
-            SLOW => self.released.lock().unwrap().recv().unwrap(),
+            SLOW | UNBOUNDED => self.released.lock().unwrap().recv().unwrap(),
             BROKEN => return Err(DeviceError::Driver("broken".to_owned())),
             _ => {}
         }
@@ -62,6 +65,14 @@ impl Protocol for Told {
 
     fn waits_for_earlier(&self, chain: &Chain) -> bool {
         meaning(chain) == LAST
+    }
+
+    fn pace(&self, chain: &Chain) -> Pace {
+        match meaning(chain) {
+            LAZY => Pace::Lazy,
+            UNBOUNDED => Pace::Unbounded,
+            _ => Pace::Prompt,
+        }
     }
 
     fn forget(&self) {}
@@ -254,5 +265,35 @@ fn a_request_that_fails_is_not_waited_for() {
         release();
         assert_eq!(team.answered(), 0);
         // It may be taken or not; the end of the test waits for all threads.
+    });
+}
+
+/// More than are put aside, and than the driver hears of at once.
+#[test]
+fn what_the_driver_does_not_wait_for_is_answered_all_the_same() {
+    const MANY: u32 = 100;
+    with_team(|team, _| {
+        for _ in 0..MANY {
+            team.driver.send(&[LAZY]);
+        }
+        team.send_only(QUICK);
+        let answered: HashSet<_> = (0..=MANY).map(|_| team.answered()).collect();
+        assert_eq!(answered.len() as u32, MANY + 1);
+        // Nothing comes after it.
+        team.send(LAZY);
+        team.answered();
+    });
+}
+
+#[test]
+fn what_may_never_be_answered_holds_nothing_up() {
+    with_team(|team, release| {
+        team.driver.send(&[LAZY]);
+        team.send_only(UNBOUNDED);
+        assert_eq!(team.answered(), 0);
+        team.send_only(LAST);
+        release();
+        let answered = HashSet::from([team.answered(), team.answered()]);
+        assert_eq!(answered, HashSet::from([1, 2]));
     });
 }
