@@ -187,3 +187,18 @@ fn without_a_capability_the_host_refuses_what_takes_it() {
     assert_eq!(mknod(vec!["MKNOD"], libc::S_IFCHR, "b"), Err(libc::EPERM));
     assert_eq!(mknod(vec!["MKNOD"], libc::S_IFIFO, "fifo"), Ok(()));
 }
+
+#[test]
+fn what_the_kernel_makes_up_is_read_past_the_guests_cache() {
+    let share = tempdir().unwrap();
+    fs::write(share.path().join("version"), "").unwrap();
+    for (directory, direct) in [(Path::new("/proc"), 1), (share.path(), 0)] {
+        let mut guest = Guest::new(directory, true, "virtual");
+        guest.mount();
+        let node = guest.lookup("version").unwrap();
+        let answer = guest.ask(Opcode::Open, node, &words(&[0, 0])).unwrap();
+        // `struct fuse_open_out`: the handle, and flags with FOPEN_DIRECT_IO.
+        let flags = u32::from_le_bytes(*answer[8..].first_chunk().unwrap());
+        assert_eq!(flags & 1, direct, "{}", directory.display());
+    }
+}
