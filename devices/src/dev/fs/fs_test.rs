@@ -205,3 +205,18 @@ fn a_guest_that_flushes_what_it_has_locked_need_not_flush_the_rest() {
         guest.start();
     }
 }
+
+#[test]
+fn what_the_kernel_makes_up_is_read_past_the_guests_cache() {
+    let share = tempdir().unwrap();
+    fs::write(share.path().join("version"), "").unwrap();
+    for (directory, direct) in [(Path::new("/proc"), 1), (share.path(), 0)] {
+        let mut guest = Guest::new(directory, true, "virtual");
+        guest.mount();
+        let node = guest.lookup("version").unwrap();
+        let answer = guest.ask(Opcode::Open, node, &words(&[0, 0])).unwrap();
+        // `struct fuse_open_out`: the handle, and flags with FOPEN_DIRECT_IO.
+        let flags = u32::from_le_bytes(*answer[8..].first_chunk().unwrap());
+        assert_eq!(flags & 1, direct, "{}", directory.display());
+    }
+}
