@@ -146,7 +146,8 @@ impl CommandEnd {
 /// The container's own, so that it finds what it has as its standard input.
 fn null() -> Result<OwnedFd> {
     let path = "/dev/null";
-    let null = File::open(path).with_context(|| format!("open {path}"));
+    let null = File::options().read(true).write(true).open(path);
+    let null = null.with_context(|| format!("open {path}"));
     null.map(OwnedFd::from)
 }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 /// Tells its arguments, and the state of any container whose bundle is `./bundle`.
@@ -96,6 +98,7 @@ fn what_is_not_ours_passes() {
         "list --format json",
         "update --resources - ID",
         "kill ID 9",
+        "start ID",
         "ps --format json ID",
         "create --help",
     ] {
@@ -238,6 +241,32 @@ fn exec_in_other_containers_is_runcs() {
         "runq: runc state nothing: container does not exist\n"
     );
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// A runc whose container is in the process that calls it, and has just started.
+const STARTING: &str = r#"#!/bin/sh
+case "$*" in
+*state*) printf '{"bundle": "%s/bundle", "status": "created", "pid": %s}' "${0%/*}" $PPID ;;
+*start*) printf '\177"sh": executable file not found in the PATH /bin' >"${0%/*}/bundle/started" ;;
+esac
+"#;
+
+#[test]
+fn a_start_fails_if_the_process_cannot_be_started_in_the_guest() {
+    let place = Place::new();
+    place.program("runc", STARTING);
+    mkfifo(&place.path("bundle/started"), Mode::S_IRWXU).unwrap();
+    let output = place.runq("--log log.json --log-format json start ID");
+    let message =
+        "unable to start container process: exec: \"sh\": executable file not found in $PATH";
+    assert_eq!(stderr(&output), format!("runq: {message}\n"));
+    assert_eq!(output.status.code(), Some(1));
+    let log = fs::read_to_string(place.path("log.json")).unwrap();
+    let entry: Value = serde_json::from_str(&log).unwrap();
+    assert_eq!(
+        (&entry["level"], &entry["msg"]),
+        (&"error".into(), &message.into())
+    );
 }
 
 #[test]

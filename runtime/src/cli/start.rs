@@ -27,7 +27,7 @@ use crate::split::{STARTED, VMSPEC};
 use crate::vmspec::VmSpec;
 
 /// How long the start may take before it is left alone: Docker can neither stop nor kill a container that is being started.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The file in the bundle in which containerd has runc write the number of the container's process.
 const PID_FILE: &str = "init.pid";

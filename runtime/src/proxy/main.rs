@@ -32,8 +32,14 @@ fn run() -> Result<Verdict> {
     let starter = Starter::open(Path::new(vmspec::STARTED));
     let ended = run_machine(&starter);
     let failed = |code, message: &str| {
-        let message = (!starter.failed(code, message)).then(|| message.to_owned());
-        Ok(Verdict { code, message })
+        Ok(if starter.failed(code, message) {
+            Verdict {
+                code: dockerds_code(code, message),
+                message: None,
+            }
+        } else {
+            Verdict::new(code, message)
+        })
     };
     match ended {
         Err(error) => failed(CONTAINER.codes.failure, &format!("{error:#}")),
@@ -41,6 +47,17 @@ fn run() -> Result<Verdict> {
             Some(Outcome::Failed { code, message }) => failed(*code, message),
             _ => Ok(Verdict::of(&ended)),
         },
+    }
+}
+
+/// The code that dockerd gives a container that runc cannot create for such a reason (`setExitCodeFromError` of its
+/// daemon/errors.go): to dockerd, this process has not been started either, but its end comes last.
+fn dockerds_code(code: u8, message: &str) -> u8 {
+    match code {
+        126 | 127 => code,
+        _ if message.contains("no such file or directory") => 127,
+        _ if message.contains("permission denied") => 126,
+        _ => 128,
     }
 }
 
@@ -64,4 +81,27 @@ fn run_machine(starter: &Starter) -> Result<Ended> {
         .context("DNS relay")?;
     confinement::enter(&vm)?;
     vm.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dockerds_code;
+
+    #[test]
+    fn a_failure_has_the_code_that_dockerd_expects() {
+        for (code, message, expected) in [
+            (
+                127,
+                "\"sh\": executable file not found in the PATH /bin",
+                127,
+            ),
+            (126, "/etc: is a directory", 126),
+            (1, "open /proc/sys/x: no such file or directory", 127),
+            (1, "write /proc/sys/x: permission denied", 126),
+            (1, "write /proc/sys/x: invalid argument", 128),
+            (125, "no network", 128),
+        ] {
+            assert_eq!(dockerds_code(code, message), expected, "{message}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
 use std::io::Write;
+use std::os::fd::OwnedFd;
 
 use proptest::prelude::*;
 use proto::Process;
 
 use super::*;
+use crate::command::starter::Word;
 
 fn orders(argument: &str) -> Start {
     Start {
@@ -46,6 +48,17 @@ fn hello_is_answered_by_the_orders_and_exited_ends_it() {
     proto::send(&mut guest, &ToHost::Exited { code: 3 }).unwrap();
     session.readable();
     assert_eq!(session.outcome(), Some(&Outcome::Exited(3)));
+}
+
+#[test]
+fn who_waits_for_the_start_is_told() {
+    let (mut session, mut guest) = session("true");
+    let (fifo, starter) = std::io::pipe().unwrap();
+    let [fifo, starter] = [OwnedFd::from(fifo), starter.into()].map(File::from);
+    session.tell_start(Starter::new(starter));
+    proto::send(&mut guest, &ToHost::Started { pid: 7 }).unwrap();
+    session.readable();
+    assert_eq!(Word::read(&fifo).unwrap(), Some(Word::Started));
 }
 
 #[test]
