@@ -157,7 +157,10 @@ impl Guest {
             match self.greeted(&self.client) {
                 Ok(client) => return client,
                 Err(error @ (Error::Closed | Error::Io(_))) => {
-                    assert!(Instant::now() < deadline, "dropped again and again: {error}");
+                    assert!(
+                        Instant::now() < deadline,
+                        "dropped again and again: {error}"
+                    );
                 }
                 Err(error) => panic!("{error}"),
             }

@@ -36,8 +36,7 @@ sys.stdin.read()
 const LOCKED: &str = "flock locked\nfcntl locked\ndone\n";
 const REFUSED: &str = "flock refused\nfcntl refused\ndone\n";
 
-/// Counts in a file under a lock of each kind, and in a database. Whose journal keeps its name: a name that another machine
-/// has made or deleted is seen within a second only.
+/// Counts in a file under a lock of each kind, and in a database, whose journal is made and deleted with each transaction.
 const COUNTER: &str = "
 import fcntl, sqlite3, sys
 directory = sys.argv[1]
@@ -54,7 +53,6 @@ def count(name, lock):
 count('one', fcntl.flock)
 count('two', fcntl.lockf)
 base = sqlite3.connect(f'{directory}/base', timeout=200, isolation_level=None)
-base.execute('pragma journal_mode=truncate')
 for _ in range(15):
     base.execute('begin immediate')
     (number,) = base.execute('select number from counter').fetchone()
@@ -69,9 +67,21 @@ base = sqlite3.connect(sys.argv[1] + '/base')
 base.executescript('create table counter(number); insert into counter values (0); create table log(number unique)')
 ";
 
+/// Writes to the database what it does not commit, and says so.
+const BREAKER: &str = "
+import sqlite3, sys
+base = sqlite3.connect(sys.argv[1] + '/base', isolation_level=None)
+base.execute('pragma cache_size=1')
+base.execute('begin exclusive')
+base.execute('update counter set number = -1')
+base.executemany('insert into log values (?)', ((f'{number:3000}',) for number in range(40)))
+print('within', flush=True)
+sys.stdin.read()
+";
+
 const LOOK: &str = "
 import sqlite3, sys
-base = sqlite3.connect(sys.argv[1] + '/base')
+base = sqlite3.connect(sys.argv[1] + '/base', timeout=200)
 print(*base.execute('pragma integrity_check').fetchone(), *base.execute('select number from counter').fetchone())
 ";
 
@@ -87,7 +97,13 @@ impl Volume {
         for name in ["one", "two"] {
             fs::write(volume.path(name), "0").unwrap();
         }
-        for (name, text) in [("locker", LOCKER), ("counter", COUNTER)] {
+        let programs = [
+            ("locker", LOCKER),
+            ("counter", COUNTER),
+            ("breaker", BREAKER),
+            ("look", LOOK),
+        ];
+        for (name, text) in programs {
             fs::write(volume.path(name), text).unwrap();
         }
         volume
@@ -207,6 +223,20 @@ fn what_is_written_under_a_lock_is_seen_under_the_next() {
         assert_eq!(fs::read_to_string(volume.path(name)).unwrap(), "100");
     }
     assert_eq!(on_host(LOOK), "ok 60\n");
+
+    // What a machine was about to write when it was killed, another one takes back.
+    let [Place::In(killed), machine, ..] = &places else {
+        unreachable!()
+    };
+    let [base, journal] = ["base", "base-journal"].map(|name| volume.path(name));
+    let before = fs::metadata(&base).unwrap().len();
+    let mut broken = volume.run(&places[0], "breaker", &[]);
+    broken.wait_for("within\n").unwrap();
+    assert!(journal.exists() && fs::metadata(&base).unwrap().len() > before);
+    killed.docker(&["kill"]).unwrap();
+    let look = volume.run(machine, "look", &[]).wait().unwrap();
+    assert_eq!(look.stdout(), "ok 60\n", "{look:?}");
+    assert!(!journal.exists());
 }
 
 #[test]

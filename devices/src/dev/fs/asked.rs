@@ -4,7 +4,7 @@
 use virtiofsd::descriptor_utils::Reader;
 use virtiofsd::fuse::{InHeader, InitInCompat, InitInExt, Opcode, ReleaseIn};
 
-use crate::dev::share::Pace;
+use crate::dev::share::{EVENTS, Pace, WATCH};
 use crate::queue::Chain;
 
 /// Flags of our guest's kernel (kernel-config/patches), which the library does not know.
@@ -33,10 +33,11 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// Whether it is for us, not for the library, which has no locks.
-    pub(super) fn is_about_locks(&self) -> bool {
+    /// Whether it is for us, not for the library, which has neither locks nor watches.
+    pub(super) fn is_ours(&self) -> bool {
         use Opcode::{Getlk, Interrupt, Setlk, Setlkw};
         matches!(self.opcode, Some(Getlk | Setlk | Setlkw | Interrupt))
+            || matches!(self.number, WATCH | EVENTS)
     }
 }
 
@@ -50,6 +51,7 @@ impl Asked<'_> {
                 _ => Pace::Prompt,
             },
             Some(Opcode::Setlkw) => Pace::Unbounded,
+            None if self.number == EVENTS => Pace::Unbounded,
             _ => Pace::Prompt,
         }
     }

@@ -75,10 +75,10 @@ impl Protocol for Fuse {
                     AnyServer::ReadOnly(_, files) => files.flushes_locked(flushes),
                 }
             }
-            if asked.is_about_locks() {
+            if asked.is_ours() {
                 answered = match &self.server {
-                    AnyServer::Writable(_, files) => files.locks().handle(&chain, files)?,
-                    AnyServer::ReadOnly(_, files) => files.locks().handle(&chain, files)?,
+                    AnyServer::Writable(_, files) => files.handle(&chain)?,
+                    AnyServer::ReadOnly(_, files) => files.handle(&chain)?,
                 };
             }
         }
@@ -86,7 +86,16 @@ impl Protocol for Fuse {
     }
 
     fn pace(&self, chain: &Chain) -> Pace {
-        Asked::of(chain).map_or(Pace::Prompt, |mut asked| asked.pace())
+        let pace = Asked::of(chain).map_or(Pace::Prompt, |mut asked| asked.pace());
+        let is_narrow = || match &self.server {
+            AnyServer::Writable(_, files) => files.is_narrow(),
+            AnyServer::ReadOnly(_, files) => files.is_narrow(),
+        };
+        // Others may wait for that of which the guest lets go.
+        if pace == Pace::Lazy && is_narrow() {
+            return Pace::Prompt;
+        }
+        pace
     }
 
     fn end(&self) {

@@ -21,14 +21,17 @@ use super::flush::Flushes;
 use super::locks::{Handles, Locks};
 use super::room::Room;
 use super::virtual_files::VirtualFiles;
+use super::watched::Watched;
+use crate::device::DeviceError;
+use crate::queue::Chain;
 
 type Inode = u64;
 type Handle = u64;
 
-/// A file system of which nothing impossible is asked, nor more than there is room for, with locks, which the library
-/// does not have.
+/// A file system of which nothing impossible is asked, nor more than there is room for, with locks and watches, which the
+/// library does not have.
 pub(in crate::dev) struct Checked<F> {
-    files: Arc<F>,
+    files: Arc<Watched<F>>,
     locks: Arc<Locks>,
     room: Arc<Room>,
     flushes: Arc<Flushes>,
@@ -36,7 +39,7 @@ pub(in crate::dev) struct Checked<F> {
 }
 
 impl<F> Checked<F> {
-    pub(super) fn new(files: F, locks: Locks, room: Room, flushes: Flushes) -> Self {
+    pub(super) fn new(files: Watched<F>, locks: Locks, room: Room, flushes: Flushes) -> Self {
         Self {
             files: Arc::new(files),
             locks: Arc::new(locks),
@@ -51,19 +54,22 @@ impl<F> Checked<F> {
         self.flushes.of_locked(flushes);
     }
 
-    pub(in crate::dev) fn locks(&self) -> &Arc<Locks> {
-        &self.locks
+    /// Whether there will soon be room for no more files.
+    pub(in crate::dev) fn is_narrow(&self) -> bool {
+        self.room.is_narrow()
     }
 
     /// No request comes any more: those that wait for others return.
     pub(in crate::dev) fn end(&self) {
         self.locks.end();
+        self.files.end();
         self.room.end();
     }
 
     /// There may be another guest. When nobody waits.
     pub(in crate::dev) fn restart(&self) {
         self.locks.clear();
+        self.files.restart();
         self.room.restart();
     }
 
@@ -87,6 +93,19 @@ impl<F> Checked<F> {
     fn opened(&self, handle: Option<Handle>) {
         if handle.is_some() {
             self.room.opened();
+        }
+    }
+}
+
+impl<F: FileSystem<Inode = Inode, Handle = Handle>> Checked<F> {
+    /// Executes the request in `chain`, if it is one that the library does not know, and returns the length of the answer.
+    ///
+    /// # Errors
+    /// When it is incomplete, or there is no room for its answer.
+    pub(in crate::dev) fn handle(&self, chain: &Chain) -> Result<Option<u32>, DeviceError> {
+        match self.locks.handle(chain, &*self.files)? {
+            None => self.files.handle(chain),
+            answered => Ok(answered),
         }
     }
 }

@@ -16,6 +16,8 @@ use super::flush::Flushes;
 use super::locks::{self, Locks};
 use super::room::Room;
 use super::threads::MAX_THREADS;
+use super::watched::Watched;
+use super::watches::Watches;
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
 /// SSHFS users are used to: what changes on the host is seen in the guest soon after, while the
@@ -47,16 +49,17 @@ impl Files {
             let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
             let descriptors = outside.descriptors.try_clone()?;
             let locks = Locks::new(&config.tag, descriptors, open_files)?;
+            let watches = Watches::new(&config.tag, outside.descriptors.try_clone()?)?;
             let flushes = Flushes::new(outside.mounts.try_clone()?, &outside.path)?;
             outside.mounts.rewind()?;
             let passthrough = configuration(outside)?;
             let most = most_files(config)?;
             let room = Room::new(&config.tag, most, config.reminder.clone());
             Ok(if config.read_only {
-                let files = PassthroughFsRo::new(passthrough)?;
+                let files = Watched::new(PassthroughFsRo::new(passthrough)?, watches);
                 Self::ReadOnly(Checked::new(files, locks, room, flushes))
             } else {
-                let files = PassthroughFs::new(passthrough)?;
+                let files = Watched::new(PassthroughFs::new(passthrough)?, watches);
                 Self::Writable(Checked::new(files, locks, room, flushes))
             })
         };

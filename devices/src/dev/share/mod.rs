@@ -1,6 +1,7 @@
 //! A directory of the host that the guest mounts: what virtio-fs and virtio-9p have in common, which is all
 //! but the protocol.
 
+mod answer;
 mod checked;
 mod confinement;
 mod device;
@@ -9,6 +10,7 @@ mod flush;
 #[cfg(test)]
 pub(super) mod guest_test;
 mod locks;
+mod nodes;
 mod reminder;
 mod requests;
 mod room;
@@ -17,6 +19,8 @@ mod threads;
 mod threads_test;
 mod under_way;
 mod virtual_files;
+mod watched;
+mod watches;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +38,7 @@ pub(super) use checked::Checked;
 pub(super) use device::FAILED_TOKEN;
 pub(super) use device::SYSTEM_CALLS;
 pub(super) use files::{Files, most_files};
+pub(super) use watches::{EVENTS, WATCH};
 
 /// What is shared, and by which name.
 #[derive(Clone, Debug)]

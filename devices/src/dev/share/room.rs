@@ -121,6 +121,11 @@ impl Room {
         }
     }
 
+    /// Whether there are so many that the guest has been reminded.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.lock().count() >= self.threshold()
+    }
+
     /// The guest takes back lookups of files.
     pub(super) fn forget(&self, requests: &[(u64, u64)]) {
         let mut files = self.lock();
