@@ -16,6 +16,7 @@ mod network;
 mod observation;
 mod processor;
 mod refusals;
+mod requests;
 mod shares;
 mod shares_9p;
 mod signals;

@@ -12,6 +12,7 @@ mod expect;
 mod locks;
 mod many_files;
 mod mapping;
+mod one_by_one;
 mod operation;
 mod read_only;
 mod requests;
@@ -66,6 +67,8 @@ enum Verb {
         operation: Operation,
         path: PathBuf,
     },
+    /// Do what programs do in a directory, each operation between two calls of statfs
+    OneByOne { dir: PathBuf },
     /// Print the real and the effective user
     Users,
     /// Say `waiting`, wait for a file's lock (flock), say `has it`, and keep it
@@ -175,6 +178,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         } => Ok(ExitCode::from(operation::in_this_process(
             user, operation, &path,
         )?)),
+        Verb::OneByOne { dir } => one_by_one::run(&dir).map(|()| ExitCode::SUCCESS),
         Verb::Users => {
             println!("{} {}", getuid().as_raw(), geteuid().as_raw());
             Ok(ExitCode::SUCCESS)
