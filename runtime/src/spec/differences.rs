@@ -17,7 +17,7 @@ const READ: [(&str, &str); 11] = [
     ("", "ociVersion process root hostname domainname mounts annotations linux"),
     ("process", "terminal consoleSize user args env cwd capabilities rlimits noNewPrivileges oomScoreAdj"),
     ("root", "path readonly"),
-    ("mounts.*", "destination type options"),
+    ("mounts.*", "destination type source options"),
     ("linux", "namespaces devices resources sysctl seccomp maskedPaths readonlyPaths"),
     ("linux.resources", "devices memory cpu pids"),
     ("linux.resources.devices.*", "allow type major minor access"),
