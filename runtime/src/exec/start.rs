@@ -47,8 +47,9 @@ pub fn start(agent: &mut Agent, container: &Container, exec: Exec) -> Result<()>
 /// In the words of runc, which has what Go says of the command.
 pub(crate) fn refused(code: u8, message: &str, command: &str) -> Refused {
     let reason = message.strip_prefix(&format!("{command}: "));
-    let message = if code == 127 && message.contains(NOT_FOUND) {
-        format!("exec: {command:?}: {NOT_FOUND}$PATH")
+    let not_found = message.split_once(NOT_FOUND).filter(|_| code == 127);
+    let message = if let Some((name, _)) = not_found {
+        format!("exec: {name}{NOT_FOUND}$PATH")
     } else if let Some((directory, reason)) = message
         .strip_prefix(DIRECTORY)
         .and_then(|rest| rest.rsplit_once(": "))
