@@ -4,7 +4,7 @@
 use virtiofsd::descriptor_utils::Reader;
 use virtiofsd::fuse::{InHeader, InitInCompat, InitInExt, Opcode, ReleaseIn};
 
-use crate::dev::share::{EVENTS, Pace, WATCH};
+use crate::dev::share::{EVENTS, OPEN_CHECKED, Pace, WATCH};
 use crate::queue::Chain;
 
 /// Flags of our guest's kernel (kernel-config/patches), which the library does not know.
@@ -33,11 +33,11 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// Whether it is for us, not for the library, which has neither locks nor watches.
+    /// Whether it is for us: the library has neither locks nor watches, nor what only our guest's kernel asks.
     pub(super) fn is_ours(&self) -> bool {
         use Opcode::{Getlk, Interrupt, Setlk, Setlkw};
         matches!(self.opcode, Some(Getlk | Setlk | Setlkw | Interrupt))
-            || matches!(self.number, WATCH | EVENTS)
+            || matches!(self.number, WATCH | EVENTS | OPEN_CHECKED)
     }
 }
 

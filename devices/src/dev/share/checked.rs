@@ -19,6 +19,7 @@ use virtiofsd::fuse::{Attr, SetattrIn};
 
 use super::flush::Flushes;
 use super::locks::{Handles, Locks};
+use super::opens;
 use super::room::Room;
 use super::virtual_files::VirtualFiles;
 use super::watched::Watched;
@@ -103,6 +104,9 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> Checked<F> {
     /// # Errors
     /// When it is incomplete, or there is no room for its answer.
     pub(in crate::dev) fn handle(&self, chain: &Chain) -> Result<Option<u32>, DeviceError> {
+        if let Some(length) = opens::handle(chain, self)? {
+            return Ok(Some(length));
+        }
         match self.locks.handle(chain, &*self.files)? {
             None => self.files.handle(chain),
             answered => Ok(answered),

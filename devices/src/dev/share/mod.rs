@@ -11,6 +11,9 @@ mod flush;
 pub(super) mod guest_test;
 mod locks;
 mod nodes;
+mod opens;
+#[cfg(test)]
+mod opens_test;
 mod reminder;
 mod requests;
 mod room;
@@ -38,6 +41,7 @@ pub(super) use checked::Checked;
 pub(super) use device::FAILED_TOKEN;
 pub(super) use device::SYSTEM_CALLS;
 pub(super) use files::{Files, most_files};
+pub(super) use opens::OPEN_CHECKED;
 pub(super) use watches::{EVENTS, WATCH};
 
 /// What is shared, and by which name.
