@@ -8,8 +8,8 @@ use tests::docker::{Container, docker, script};
 use tests::guest::{Guest, Running};
 
 /// The host's programs, where they hide none of busybox's, and how they are called there.
-const PROGRAMS: [&str; 4] = ["-v", "/usr:/host:ro", "-e", "PYTHONHOME=/host"];
-const LOADER: [&str; 3] = [
+pub(crate) const PROGRAMS: [&str; 4] = ["-v", "/usr:/host:ro", "-e", "PYTHONHOME=/host"];
+pub(crate) const LOADER: [&str; 3] = [
     "/host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
     "--library-path",
     "/host/lib/x86_64-linux-gnu",

@@ -24,6 +24,7 @@ mod root_disk;
 mod several;
 mod shares_9p;
 mod volumes;
+mod watches;
 
 use tests::docker::script;
 use tests::guest::Finished;

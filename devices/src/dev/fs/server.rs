@@ -8,7 +8,7 @@ use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::server::Server;
 
 use super::sink::{HEADER, Sink};
-use crate::dev::share::{Checked, Config, Files, Locks, Protocol};
+use crate::dev::share::{Checked, Config, Files, Protocol};
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -36,13 +36,6 @@ impl Fuse {
 }
 
 impl Fuse {
-    fn locks(&self) -> &Locks {
-        match &self.server {
-            AnyServer::Writable(_, files) => files.locks(),
-            AnyServer::ReadOnly(_, files) => files.locks(),
-        }
-    }
-
     /// Asks the library to execute the request in `chain`, and returns the length of the answer.
     fn ask_library(&self, chain: Chain) -> Result<u32, DeviceError> {
         let driver = |error: &dyn std::fmt::Display| DeviceError::Driver(error.to_string());
@@ -70,21 +63,29 @@ impl Fuse {
 impl Protocol for Fuse {
     fn handle(&self, chain: Chain) -> Result<u32, DeviceError> {
         let answered = match &self.server {
-            AnyServer::Writable(_, files) => files.locks().handle(&chain, files)?,
-            AnyServer::ReadOnly(_, files) => files.locks().handle(&chain, files)?,
+            AnyServer::Writable(_, files) => files.handle(&chain)?,
+            AnyServer::ReadOnly(_, files) => files.handle(&chain)?,
         };
         answered.map_or_else(|| self.ask_library(chain), Ok)
     }
 
     fn end(&self) {
-        self.locks().end();
+        match &self.server {
+            AnyServer::Writable(_, files) => files.end(),
+            AnyServer::ReadOnly(_, files) => files.end(),
+        }
     }
 
     fn forget(&self) {
-        self.locks().clear();
         match &self.server {
-            AnyServer::Writable(server, _) => server.destroy(),
-            AnyServer::ReadOnly(server, _) => server.destroy(),
-        };
+            AnyServer::Writable(server, files) => {
+                files.clear();
+                server.destroy();
+            }
+            AnyServer::ReadOnly(server, files) => {
+                files.clear();
+                server.destroy();
+            }
+        }
     }
 }

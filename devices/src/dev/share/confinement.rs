@@ -31,7 +31,7 @@ pub const CAPABILITIES: [&str; 8] = [
 ];
 
 /// What the threads ask of the kernel beside [`ANY_THREAD`]'s.
-const CALLS: [libc::c_long; 61] = [
+const CALLS: [libc::c_long; 64] = [
     // Waiting for requests, and threads for slow ones.
     libc::SYS_clone,
     libc::SYS_clone3,
@@ -51,6 +51,10 @@ const CALLS: [libc::c_long; 61] = [
     libc::SYS_setresgid,
     libc::SYS_setresuid,
     libc::SYS_umask,
+    // Watching files for the guest.
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_rm_watch,
     // Files and directories.
     libc::SYS_copy_file_range,
     libc::SYS_dup,

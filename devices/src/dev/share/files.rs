@@ -13,6 +13,7 @@ use super::Config;
 use super::checked::Checked;
 use super::confinement::{Outside, confine};
 use super::locks::{self, Locks};
+use super::watches::Watches;
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
 /// SSHFS users are used to: what changes on the host is seen in the guest soon after, while the
@@ -42,11 +43,20 @@ impl Files {
             let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
             let descriptors = outside.descriptors.try_clone()?;
             let locks = Locks::new(&config.tag, descriptors, open_files)?;
+            let watches = Watches::new(&config.tag, outside.descriptors.try_clone()?)?;
             let passthrough = configuration(outside)?;
             Ok(if config.read_only {
-                Self::ReadOnly(Checked::new(PassthroughFsRo::new(passthrough)?, locks))
+                Self::ReadOnly(Checked::new(
+                    PassthroughFsRo::new(passthrough)?,
+                    locks,
+                    watches,
+                ))
             } else {
-                Self::Writable(Checked::new(PassthroughFs::new(passthrough)?, locks))
+                Self::Writable(Checked::new(
+                    PassthroughFs::new(passthrough)?,
+                    locks,
+                    watches,
+                ))
             })
         };
         open().map_err(|source: io::Error| {

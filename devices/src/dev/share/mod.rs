@@ -1,6 +1,7 @@
 //! A directory of the host that the guest mounts: what virtio-fs and virtio-9p have in common, which is all
 //! but the protocol.
 
+mod answer;
 mod checked;
 mod confinement;
 mod device;
@@ -8,11 +9,13 @@ mod files;
 #[cfg(test)]
 pub(super) mod guest_test;
 mod locks;
+mod nodes;
 mod requests;
 mod threads;
 #[cfg(test)]
 mod threads_test;
 mod under_way;
+mod watches;
 
 use std::path::PathBuf;
 
@@ -28,7 +31,6 @@ pub(super) use checked::Checked;
 pub(super) use device::FAILED_TOKEN;
 pub(super) use device::SYSTEM_CALLS;
 pub(super) use files::{Files, open_files_limit};
-pub(super) use locks::Locks;
 
 /// What is shared, and by which name.
 #[derive(Clone, Debug)]

@@ -23,17 +23,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use tracing::warn;
 use virtiofsd::fuse::LkOut;
+use vm_memory::ByteValued;
 
+use super::answer::answer;
 use crate::device::DeviceError;
 use crate::log_limit::LogLimit;
 use crate::queue::Chain;
 
 use host::Access;
 use owners::Owners;
-use request::{Lock, Request, What, answer, found};
+use request::{Lock, Request, What, found};
 use waits::{MAX_WAITS, Waits};
 
-use handle::Handles;
+pub(in crate::dev::share) use handle::Handles;
 
 /// The locks of a share's guest.
 pub(in crate::dev) struct Locks {
@@ -91,7 +93,11 @@ impl Locks {
                 .map(|()| None),
         };
         let result = result.map_err(|errno| self.complain(errno));
-        answer(chain.clone(), unique, result).map(Some)
+        let body = match &result {
+            Ok(found) => Ok(found.as_ref().map_or(&[][..], ByteValued::as_slice)),
+            Err(errno) => Err(*errno),
+        };
+        answer(chain.clone(), unique, body).map(Some)
     }
 
     fn test(&self, lock: &Lock, handles: &impl Handles) -> Result<LkOut, Errno> {

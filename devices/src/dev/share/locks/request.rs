@@ -4,14 +4,12 @@
 //! The library has neither. What it takes for one of them, because the guest has changed the opcode
 //! since we looked, it refuses.
 
-use std::io::Write;
-
 use nix::errno::Errno;
-use virtiofsd::descriptor_utils::{Reader, Writer};
-use virtiofsd::fuse::{FileLock, InHeader, InterruptIn, LK_FLOCK, LkIn, LkOut, Opcode, OutHeader};
-use vm_memory::ByteValued;
+use virtiofsd::descriptor_utils::Reader;
+use virtiofsd::fuse::{FileLock, InHeader, InterruptIn, LK_FLOCK, LkIn, LkOut, Opcode};
 
 use super::ranges::{Kind, LAST, Range};
+use crate::dev::share::answer::driver;
 use crate::device::DeviceError;
 use crate::queue::Chain;
 
@@ -58,7 +56,6 @@ impl Request {
     /// # Errors
     /// When there is less of it than it should have.
     pub(super) fn read(chain: &Chain) -> Result<Option<Self>, DeviceError> {
-        let driver = |error: &dyn std::fmt::Display| DeviceError::Driver(error.to_string());
         let mut reader = Reader::new(chain.memory(), chain.clone()).map_err(|e| driver(&e))?;
         let Ok(header) = reader.read_obj::<InHeader>() else {
             return Ok(None);
@@ -130,38 +127,6 @@ pub(super) fn found(found: Found) -> LkOut {
             pid,
         },
     }
-}
-
-/// Answers the request in `chain`, and returns the length of the answer.
-///
-/// # Errors
-/// When there is no room for it.
-pub(super) fn answer(
-    chain: Chain,
-    unique: u64,
-    result: Result<Option<LkOut>, Errno>,
-) -> Result<u32, DeviceError> {
-    let driver = |error: &dyn std::fmt::Display| DeviceError::Driver(error.to_string());
-    let (error, body) = match &result {
-        Ok(body) => (0, body.as_ref().map_or(&[][..], ByteValued::as_slice)),
-        Err(errno) => (-(*errno as i32), &[][..]),
-    };
-    let length = size_of::<OutHeader>() + body.len();
-    let header = OutHeader {
-        len: u32::try_from(length).map_err(|e| driver(&e))?,
-        error,
-        unique,
-    };
-    let memory = chain.clone();
-    let mut writer = Writer::new(memory.memory(), chain).map_err(|e| driver(&e))?;
-    if writer.available_bytes() < length {
-        return Err(driver(&"a request has no room for its answer"));
-    }
-    let written = writer.write_all(header.as_slice());
-    written
-        .and_then(|()| writer.write_all(body))
-        .map_err(|e| driver(&e))?;
-    Ok(header.len)
 }
 
 #[cfg(test)]
