@@ -118,3 +118,33 @@ fn who_watches_a_volume_hears_of_what_the_host_and_other_containers_change() {
     assert!(!done.stdout().contains("late"), "{done:?}");
     assert_eq!(done.stdout().matches(" other\n").count(), 8, "{done:?}");
 }
+
+/// Nobody watches. What the machine knows of the file it believes for a second, but not of one that it opens.
+#[test]
+#[ignore = "needs Docker: make test"]
+fn who_opens_a_file_sees_what_the_host_has_changed_before() {
+    let volume = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = |name: &str| volume.path().join(name);
+    fs::write(path("file"), "begun\n").unwrap();
+    let machine = container(volume.path(), "runq");
+    let call = docker().args(["exec", "-i", machine.name(), "sh", "-c"]);
+    let call = call.args(["while read line; do cat /v/file; done"]);
+    let mut reader = call.open_stdin().launch().unwrap();
+    let mut sees = |text: &str| {
+        reader.write("again\n").unwrap();
+        reader.wait_for(text).unwrap();
+    };
+    sees("begun\n");
+    for turn in 0..5 {
+        let (longer, other) = (format!("longer by {turn}\n"), format!("other {turn}\n"));
+        fs::write(path("file"), &longer).unwrap();
+        sees(&longer);
+        fs::write(path("new"), &other).unwrap();
+        fs::rename(path("new"), path("file")).unwrap();
+        sees(&other);
+    }
+    // Here, too, names move while they are opened.
+    let moves = "cd /v; for n in 0 1 2 3 4 5 6 7 8 9; do for m in 0 1 2 3 4 5 6 7 8 9; do
+        echo $m >new; mv new file; done; done & while kill -0 $! 2>/dev/null; do cat file >/dev/null || exit 9; done";
+    sh(&machine, moves);
+}

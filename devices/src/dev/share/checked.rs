@@ -17,6 +17,7 @@ use virtiofsd::filesystem::{
 use virtiofsd::fuse::{Attr, SetattrIn};
 
 use super::locks::Locks;
+use super::opens;
 use super::watches::{Change, Watches};
 use crate::device::DeviceError;
 use crate::queue::Chain;
@@ -59,6 +60,9 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> Checked<F> {
     /// # Errors
     /// When it is incomplete, or there is no room for its answer.
     pub(in crate::dev) fn handle(&self, chain: &Chain) -> Result<Option<u32>, DeviceError> {
+        if let Some(length) = opens::handle(chain, self)? {
+            return Ok(Some(length));
+        }
         match self.locks.handle(chain, &*self.files)? {
             None => self.watches.handle(chain, &*self.files),
             answered => Ok(answered),

@@ -17,8 +17,8 @@ use super::watches::Watches;
 
 /// How long the guest may believe names and attributes that it has seen. One second, as NFS and
 /// SSHFS users are used to: what changes on the host is seen in the guest soon after, while the
-/// dozens of lookups of one path by a program that starts, or a compiler, cost one request. File
-/// contents are compared by modification time and size at each open (close-to-open consistency).
+/// dozens of lookups of one path by a program that starts, or a compiler, cost one request. Who opens
+/// a file, gets a lock or watches sees it at once (opens.rs, locks/, watches/; close-to-open consistency).
 const VALIDITY: Duration = Duration::from_secs(1);
 
 /// Descriptors that are not for the guest's files: the monitor's own.

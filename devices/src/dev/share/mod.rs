@@ -10,6 +10,9 @@ mod files;
 pub(super) mod guest_test;
 mod locks;
 mod nodes;
+mod opens;
+#[cfg(test)]
+mod opens_test;
 mod requests;
 mod threads;
 #[cfg(test)]
