@@ -33,6 +33,7 @@ fn file_system() -> impl Strategy<Value = FileSystem> {
             source,
             flags,
             data,
+            access_times,
         }
     })
 }
