@@ -164,3 +164,43 @@ fn a_read_only_root_is_read_only_but_for_its_mounts() {
          mkdir: can't create directory '/d': Read-only file system\n/run:\nb\n\n/tmp:\na\n1\n1024\n",
     );
 }
+
+/// What the guest's kernel forbids its processes, the host forbids a guest that has another kernel.
+#[test]
+#[ignore = "needs Docker: make test"]
+fn what_the_container_may_not_do_the_share_cannot() {
+    let container = Container::new().unwrap();
+    let options = [
+        "--read-only",
+        "--cap-drop",
+        "MKNOD",
+        "-v",
+        "/usr/share:/not/there:ro",
+        "-v",
+        "/etc/hostname:/nor/this:ro",
+        "-v",
+        "/proc:/host/proc:ro",
+    ];
+    let text = "ls -d /not/there /nor/this; head -c 13 /host/proc/version; echo; cat /host/proc/version | wc -l; \
+                grep -c processor /host/proc/cpuinfo >/dev/null && echo processors; echo ready; sleep 100000";
+    container.detach(&options, text).unwrap();
+    container.follow().unwrap().wait_for("ready\n").unwrap();
+    let logs = container.docker(&["logs"]).unwrap();
+    assert_eq!(
+        logs,
+        "/nor/this\n/not/there\nLinux version\n1\nprocessors\nready"
+    );
+
+    let process = format!("/proc/{}", container.pid().unwrap());
+    let mounts = script(&format!(
+        "awk '$5 ~ \"^/run/share/(root|volumes/[0-9]+)$\" {{ print substr($6, 1, 3) }}' {process}/mountinfo | sort -u"
+    ));
+    assert_eq!(mounts.unwrap(), "ro,");
+    let capabilities = script(&format!(
+        "for thread in {process}/task/*; do
+             ! grep -q '^fs-' $thread/comm || sed -n 's/^CapPrm:\\t//p' $thread/status
+         done | sort -u"
+    ));
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP.
+    assert_eq!(capabilities.unwrap(), "00000000800000db");
+}

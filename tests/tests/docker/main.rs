@@ -15,6 +15,7 @@ mod files;
 mod hung;
 mod limits;
 mod locks;
+mod many_files;
 mod modules;
 mod network;
 mod packages;
