@@ -125,6 +125,18 @@ impl Allowed {
         Ok(self)
     }
 
+    /// Leaving a parent by prctl(2), too: its death is no signal any more.
+    ///
+    /// # Errors
+    /// As [`Self::with_kvm`].
+    pub fn with_parents_death(mut self) -> io::Result<Self> {
+        let option = condition_on(0, SeccompCmpOp::Eq, libc::PR_SET_PDEATHSIG as u64)?;
+        let none = condition_on(1, SeccompCmpOp::Eq, 0)?;
+        let leave = SeccompRule::new(vec![option, none]).map_err(io::Error::other)?;
+        self.rules.entry(libc::SYS_prctl).or_default().push(leave);
+        Ok(self)
+    }
+
     /// Asking by prctl(2) which capabilities there are, too, as libcap-ng does whenever one is dropped for a moment.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ pub fn enter(root: &Path) -> Result<()> {
     // With no_new_privs.
     Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
         .with_requests(&REQUESTS)
+        // Once it has told its parent that it goes on.
+        .and_then(Allowed::with_parents_death)
         .and_then(Allowed::restrict_thread)
         .context("give up system calls")
 }
@@ -54,14 +56,16 @@ mod tests {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, ExitStatus};
 
-    use rustix::process::geteuid;
+    use rustix::process::{geteuid, set_parent_process_death_signal};
 
     use super::*;
 
     /// Set for the copy of this test program that confines itself, to its folder.
     const CONFINED: &str = "RUNQ_TEST_CONFINED";
+    /// What it says once it has left its parent.
+    const LEFT: &str = "has left its parent";
 
-    /// How such a copy ends when it opens a file, perhaps as a user without any privilege.
+    /// How such a copy ends when it has left its parent and opens a file, perhaps as a user without any privilege.
     fn opens_a_file(user: Option<u32>, root: &Path) -> ExitStatus {
         let test = "exec::confine::tests::no_file_can_be_opened_any_more";
         let mut copy = Command::new("/proc/self/exe");
@@ -69,13 +73,18 @@ mod tests {
         if let Some(user) = user {
             copy.uid(user);
         }
-        copy.output().unwrap().status
+        let output = copy.arg("--nocapture").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.contains(LEFT), output.status.signal().is_some());
+        output.status
     }
 
     #[test]
     fn no_file_can_be_opened_any_more() {
         if let Some(root) = env::var_os(CONFINED) {
             enter(Path::new(&root)).unwrap();
+            set_parent_process_death_signal(None).unwrap();
+            println!("{LEFT}");
             let _ = File::open("/");
             return;
         }

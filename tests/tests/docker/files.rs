@@ -192,8 +192,10 @@ fn what_the_container_may_not_do_the_share_cannot() {
     );
 
     let process = format!("/proc/{}", container.pid().unwrap());
+    // Their root is the share.
     let mounts = script(&format!(
-        "awk '$5 ~ \"^/run/share/(root|volumes/[0-9]+)$\" {{ print substr($6, 1, 3) }}' {process}/mountinfo | sort -u"
+        "thread=$(grep -l '^fs-' {process}/task/*/comm | head -n 1)
+         awk '$5 ~ \"^/(root|volumes/[0-9]+)$\" {{ print substr($6, 1, 3) }}' ${{thread%comm}}mountinfo | sort -u"
     ));
     assert_eq!(mounts.unwrap(), "ro,");
     let capabilities = script(&format!(

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::pipe::PipeFlags;
 use tempfile::TempDir;
 use tests::docker::{Container, docker, script};
 
@@ -42,7 +43,8 @@ impl FileSystem {
         let path = directory.path().display();
         script(&format!("mount -i -t fuse -o {options} hung {path}")).unwrap();
         fcntl_setfd(&device, FdFlags::CLOEXEC).unwrap();
-        let (stop, stopped) = rustix::pipe::pipe().unwrap();
+        // No program that is started meanwhile keeps it.
+        let (stop, stopped) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         let served = Arc::clone(&device);
         let server = thread::spawn(move || serve(&served, &stop));
         Self {

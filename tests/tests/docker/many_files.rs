@@ -47,10 +47,7 @@ fn a_guest_finds_more_files_than_it_may_know() {
     let open: u32 = open.parse().unwrap();
     assert!(open < 21_000, "the monitor holds {open} files open");
     let group = format!("/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/{pid}/cgroup)");
-    let [peak, most, events] = ["memory.peak", "memory.max", "memory.events"]
-        .map(|file| script(&format!("cat {group}/{file}")).unwrap());
-    let [peak, most]: [u64; 2] = [peak, most].map(|bytes| bytes.parse().unwrap());
-    eprintln!("{open} open files; memory: {peak} of {most}, {events:?}");
-    assert!(peak < most, "{peak} {most}");
-    assert!(events.contains("oom_kill 0"), "{events}");
+    // The host's page cache may fill it; what the kernel cannot take back may not.
+    let events = script(&format!("cat {group}/memory.events")).unwrap();
+    assert!(events.contains("\noom 0\n"), "{events}");
 }
