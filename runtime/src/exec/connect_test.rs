@@ -274,7 +274,7 @@ fn a_command_starts_or_the_reason_is_told() {
     let error = started(Some(failed)).unwrap_err();
     let refused = error.downcast_ref::<Refused>().unwrap();
     assert_eq!(refused.code, 126);
-    assert_eq!(refused.message, "exec: id: permission denied");
+    assert_eq!(refused.message, "exec: \"id\": permission denied");
     for (answer, expected) in [
         (None, "does not run any more (the connection is closed)"),
         (Some(FromAgent::Exited { code: 0 }), "does not answer"),
