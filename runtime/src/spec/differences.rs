@@ -198,7 +198,7 @@ mod tests {
         }));
         spec(json!({
             "hooks": {"prestart": [{"path": 1}]},
-            "mounts": [{"destination": "/a", "source": 1, "uidMappings": [{"hostID": -1}]}],
+            "mounts": [{"destination": "/a", "uidMappings": [{"hostID": -1}]}],
             "linux": {
                 "personality": {"domain": "LINUX64"},
                 "intelRdt": 1,

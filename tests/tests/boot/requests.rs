@@ -9,22 +9,22 @@ use crate::assert_code;
 
 /// What each operation takes, with the lean kernel. Nobody waits for RELEASE and FORGET.
 const EXPECTED: &[(&str, &[&str])] = &[
-    ("append", &["Open", "Write"]),
+    ("append", &["OpenChecked", "Write"]),
     ("chmod", &["Setattr"]),
     ("create", &["Create", "Write"]),
     ("list", &["Opendir", "Opendir", "Readdirplus", "Readdir"]),
-    ("lock", &["Open", "Setlk", "Flush"]),
+    ("lock", &["OpenChecked", "Setlk", "Flush"]),
     ("missing", &["Lookup"]),
     ("mkdir", &["Mkdir"]),
     ("mkdir-again", &["Lookup"]),
-    ("open", &["Open"]),
-    ("overwrite", &["Open", "Write"]),
-    ("read", &["Open", "Read"]),
+    ("open", &["OpenChecked"]),
+    ("overwrite", &["OpenChecked", "Write"]),
+    ("read", &["OpenChecked", "Read"]),
     ("rename", &["Lookup", "Rename"]),
     ("rmdir", &["Rmdir"]),
     ("stat", &[]),
     ("symlink", &["Symlink"]),
-    ("truncate", &["Open", "Setattr"]),
+    ("truncate", &["OpenChecked", "Setattr"]),
     ("unlink", &["Unlink"]),
     ("write", &["Create", "Write"]),
 ];

@@ -70,9 +70,12 @@ impl Asked<'_> {
 /// Its name, as in the log.
 impl std::fmt::Display for Asked<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.opcode {
-            Some(opcode) => write!(f, "{opcode:?}"),
-            None => write!(f, "{}", self.number),
+        match (self.opcode, self.number) {
+            (Some(opcode), _) => write!(f, "{opcode:?}"),
+            (None, WATCH) => f.write_str("Watch"),
+            (None, EVENTS) => f.write_str("Events"),
+            (None, OPEN_CHECKED) => f.write_str("OpenChecked"),
+            (None, number) => write!(f, "{number}"),
         }
     }
 }
