@@ -32,9 +32,10 @@ fn logs_signals_states_and_stop() {
     assert_eq!(container.inspect(state).unwrap(), "exited 42 false");
 
     // The same container once more, as a new virtual machine.
+    let since = script("date +%s.%N").unwrap();
     container.docker(&["start"]).unwrap();
     let mut logs = docker()
-        .args(["logs", "-f", "--since", "0s", container.name()])
+        .args(["logs", "-f", "--since", since.trim(), container.name()])
         .launch()
         .unwrap();
     logs.wait_for("ready\n").unwrap();
