@@ -89,6 +89,11 @@ impl Root {
         Ok(root)
     }
 
+    /// Whether something is mounted below this place.
+    fn mounts_below(&self, place: &Path) -> bool {
+        self.mounts.iter().any(|mount| mount.starts_with(place))
+    }
+
     fn look(&self, path: &Path) -> Find {
         let mut walk = Walk::new(self, path);
         let mode = match walk.finish() {
@@ -158,11 +163,16 @@ impl<'a> Walk<'a> {
                 self.names.pop_front();
                 continue;
             }
-            if self.root.mounts.contains(&self.place().join(&name)) {
+            let place = self.place().join(&name);
+            if self.root.mounts.contains(&place) {
                 return Ok(false);
             }
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = openat(self.last(), &name, flags, Mode::empty())?;
+            let file = match openat(self.last(), &name, flags, Mode::empty()) {
+                // It will be made, for what is mounted below it.
+                Err(Errno::NOENT) if self.root.mounts_below(&place) => return Ok(false),
+                file => file?,
+            };
             self.names.pop_front();
             if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::Symlink {
                 self.reached.push((name, file));
@@ -290,6 +300,7 @@ mod tests {
         assert_eq!(told("/var/new/tool", "/run/new"), None);
         assert_eq!(told("/run/new/tool", "/var/new"), None);
         assert_eq!(told("nothing", "/usr/bin/nothing"), None);
+        assert_eq!(told("/sbin/init", "/sbin/init"), None);
         assert!(told("nothing", "/data").is_some());
         assert!(told("/data/tool", "/data/tools").is_some());
         let start = Start {
