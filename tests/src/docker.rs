@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -40,19 +39,13 @@ fn lay_out() -> Result<()> {
 /// The output of a shell script on the host, without the last line's end.
 ///
 /// # Errors
-/// When it fails; then what it wrote is part of the error.
+/// When it fails, or what it started has not closed its output in ten minutes; then what it wrote is part of the error.
 pub fn script(text: &str) -> Result<String> {
-    let output = Command::new("bash")
-        .args(["-euc", text])
-        .output()
-        .context("bash")?;
-    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|b| String::from_utf8_lossy(b));
-    ensure!(
-        output.status.success(),
-        "{text}: {}: {stdout}{stderr}",
-        output.status
-    );
-    Ok(stdout.trim_end().to_owned())
+    let bash = Guest::program("bash").args(["-euc", text]);
+    let bash = bash.env("HOME", "/root").timeout(2 * TIMEOUT);
+    let done = bash.launch()?.wait().with_context(|| text.to_owned())?;
+    ensure!(done.code() == Some(0), "{text}: {done:?}");
+    Ok(done.stdout().trim_end().to_owned())
 }
 
 /// A root directory for programs of the host's, which come with the volume `/usr`: the links into that, and its users.

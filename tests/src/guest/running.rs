@@ -152,7 +152,7 @@ impl Running {
     pub fn wait(mut self) -> Result<Finished> {
         if !self.ends_in_time()? {
             bail!(
-                "runq-vmm did not end in time; stdout: {}\nstderr: {}",
+                "it did not end in time; stdout: {}\nstderr: {}",
                 self.stdout.text(),
                 self.stderr.text()
             );

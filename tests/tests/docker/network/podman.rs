@@ -5,13 +5,15 @@ use tests::guest::payload;
 
 /// A container with a published port, from start to removal; and one in the namespace of another, which is refused.
 const CONTAINERS: &str = r#"
-unset NOTIFY_SOCKET
-podman() { command podman --cgroup-manager cgroupfs --events-backend none "$@"; }
+options=(--cgroup-manager cgroupfs --events-backend none)
+podman() { command podman "${options[@]}" "$@"; }
 podman load -q -i /tmp/busybox.tar
 before=$(ip -o link | sed 's/^[0-9]*: //')
 run() { podman --runtime ROOT/runq run -v NETCHECK:/bin/netcheck:ro "$@"; }
 run -d --name ours -p 18090:5000 busybox netcheck serve 5000 >/dev/null
-grep -q -m 1 ready < <(podman logs -f ours)
+exec 3< <(exec podman "${options[@]}" logs -f ours)
+grep -q -m 1 ready <&3
+kill $!
 NETCHECK tcp 127.0.0.1:18090 4 4
 run --rm busybox sh -c 'ping -c 1 10.88.0.1 >/dev/null; echo pinged'
 run --rm --network container:ours busybox true 2>&1 | sed 's/^Error: //'
