@@ -133,31 +133,38 @@ impl Requests {
         head: u16,
         length: Result<u32, DeviceError>,
     ) -> Result<(), DeviceError> {
-        let ended = length.and_then(|length| {
-            let mut ring = self.ring(place.queue);
-            ring.queue.push(head, length)?;
-            ring.signal()
-        });
-        self.under_way.end(place.number);
-        ended
+        self.end_and(place, head, length, Ring::signal)
     }
 
-    /// The same, but the driver need not hear of it soon. The thread waits for the next request then, or takes it.
+    /// The same, but the driver need not hear of it soon. The thread waits for the next request then, or takes it; else it
+    /// calls [`Self::signal_all`].
     pub(super) fn end_silently(
         &self,
         place: &Place,
         head: u16,
         length: Result<u32, DeviceError>,
     ) -> Result<(), DeviceError> {
-        let ended = length.and_then(|length| {
-            let mut ring = self.ring(place.queue);
-            ring.queue.push(head, length)?;
+        self.end_and(place, head, length, |ring| {
             ring.silent += 1;
             if ring.silent >= MAX_SILENT {
                 return ring.signal();
             }
             self.silent.store(true, Ordering::Relaxed);
             Ok(())
+        })
+    }
+
+    fn end_and(
+        &self,
+        place: &Place,
+        head: u16,
+        length: Result<u32, DeviceError>,
+        tell: impl FnOnce(&mut Ring) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let ended = length.and_then(|length| {
+            let mut ring = self.ring(place.queue);
+            ring.queue.push(head, length)?;
+            tell(&mut ring)
         });
         self.under_way.end(place.number);
         ended
@@ -176,7 +183,8 @@ impl Requests {
         self.wait_for_event(milliseconds)
     }
 
-    fn signal_all(&self) -> Result<(), DeviceError> {
+    /// Lets the driver hear of all answers now.
+    pub(super) fn signal_all(&self) -> Result<(), DeviceError> {
         (0..self.queues.len()).try_for_each(|queue| self.ring(queue).signal())
     }
 

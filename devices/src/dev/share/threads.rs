@@ -175,8 +175,10 @@ impl Team<'_> {
                     Pace::Lazy if lazy.len() < MAX_LAZY => lazy.push(request),
                     pace => {
                         self.hand_over(&request, scope)?;
-                        if pace == Pace::Unbounded {
+                        if pace == Pace::Unbounded && !lazy.is_empty() {
                             self.answer_silently(&mut lazy)?;
+                            // All others may be asleep already.
+                            self.requests.signal_all()?;
                         }
                         self.answer(request, &mut lazy)?;
                     }
