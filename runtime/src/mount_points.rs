@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, chmodat, mkdirat, open, openat, openat2};
 use rustix::io::{Errno, Result};
 
 use crate::split::MountPoint;
@@ -17,11 +17,11 @@ pub(crate) fn make(root: &Path, points: &[MountPoint]) {
     for point in points {
         let is_file = |source: &Path| fs::metadata(source).is_ok_and(|found| !found.is_dir());
         let is_file = point.source.as_deref().is_some_and(is_file);
-        let _ = make_one(root, Path::new(&point.path), is_file);
+        let _ = make_one(root, Path::new(&point.path), is_file, point.mode);
     }
 }
 
-fn make_one(root: &Path, path: &Path, is_file: bool) -> Result<()> {
+fn make_one(root: &Path, path: &Path, is_file: bool, mode: u32) -> Result<()> {
     let root = open(root, DIRECTORY, Mode::empty())?;
     let find =
         |path: &Path, flags| openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
@@ -47,6 +47,10 @@ fn make_one(root: &Path, path: &Path, is_file: bool) -> Result<()> {
             }
             Err(Errno::NOENT) => {
                 mkdirat(&parent, *name, Mode::from_raw_mode(0o755))?;
+                if is_last {
+                    // Whatever the umask is.
+                    chmodat(&parent, *name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+                }
                 find(&at, DIRECTORY)?
             }
             found => found?,
@@ -57,7 +61,7 @@ fn make_one(root: &Path, path: &Path, is_file: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use tempfile::tempdir;
 
@@ -76,6 +80,7 @@ mod tests {
         let point = |path: &str, source: Option<&str>| MountPoint {
             path: path.to_owned(),
             source: source.map(|name| place.path().join(name)),
+            mode: 0o1777,
         };
         let points = [
             point("/a/b/c", None),
@@ -88,7 +93,8 @@ mod tests {
         for _ in 0..2 {
             make(&image, &points);
         }
-        assert!(image.join("a/b/c").is_dir());
+        let mode = |path| fs::metadata(image.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("a/b"), mode("a/b/c")), (0o755, 0o1777));
         assert!(image.join("real/data").is_dir());
         assert!(image.join("file").is_file());
         assert_eq!(fs::read(image.join("there")).unwrap(), b"x");

@@ -15,6 +15,18 @@ pub struct MountPoint {
     pub path: String,
     /// What of the host is mounted there: a directory, or something that takes a file. Unset: a directory.
     pub source: Option<PathBuf>,
+    /// Permissions of a directory that is made for it.
+    pub mode: u32,
+}
+
+impl MountPoint {
+    fn directory(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            source: None,
+            mode: 0o755,
+        }
+    }
 }
 
 /// Where init mounts its own.
@@ -48,6 +60,7 @@ pub(super) fn mount_points(spec: &Spec, start: &Start) -> Option<Vec<MountPoint>
                 Mountable::Bind { .. } => volumes.next().and_then(|mount| mount.source().clone()),
                 _ => None,
             },
+            mode: mode(&mount.what),
         })
         .collect();
     let disks = start.disks.iter().filter_map(|disk| disk.mount.as_ref());
@@ -55,10 +68,7 @@ pub(super) fn mount_points(spec: &Spec, start: &Start) -> Option<Vec<MountPoint>
     let directories = OWN.into_iter().chain(modules);
     let directories = directories.chain(disks.map(|mount| &*mount.target));
     let directories = directories.chain([&*start.process.cwd]);
-    points.extend(directories.map(|path| MountPoint {
-        path: path.to_owned(),
-        source: None,
-    }));
+    points.extend(directories.map(MountPoint::directory));
     // What is in another mount is made there.
     let hidden: Vec<_> = points
         .iter()
@@ -71,6 +81,14 @@ pub(super) fn mount_points(spec: &Spec, start: &Start) -> Option<Vec<MountPoint>
     let mut hidden = hidden.into_iter();
     points.retain(|_| !hidden.next().unwrap_or_default());
     Some(points)
+}
+
+/// A tmpfs takes the mode of the directory that it covers. Where there is none, runc leaves it its own.
+fn mode(what: &Mountable) -> u32 {
+    match what {
+        Mountable::FileSystem(fs) if fs.fstype == "tmpfs" => 0o1777,
+        _ => 0o755,
+    }
 }
 
 fn is_below(path: &str, directory: &str) -> bool {
