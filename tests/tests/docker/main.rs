@@ -18,6 +18,7 @@ mod locks;
 mod many_files;
 mod modules;
 mod network;
+mod options;
 mod packages;
 mod postgres;
 mod process;
