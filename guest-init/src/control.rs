@@ -38,6 +38,13 @@ impl Control {
         }
     }
 
+    /// Tells how far a copy is, of which nobody needs to know.
+    pub(crate) fn copied(&mut self, files: u64, bytes: u64) {
+        if let Err(error) = self.send(&ToHost::Copied { files, bytes }) {
+            console::debug(format_args!("{error:#}"));
+        }
+    }
+
     /// Tells the host of processes that are killed for want of memory.
     pub(crate) fn watch_memory(&self) -> Result<oom::Watch> {
         oom::Watch::start(self.port.try_clone()?)

@@ -130,7 +130,7 @@ fn run_command(start: &Start, control: &mut Control) -> Result<u8, Failure> {
         .transpose()?;
     // Command and agent are forked before there is a second thread.
     let listener = agent::listen(start);
-    let pid = process::start(start, command_end)?;
+    let pid = process::start(start, command_end, control)?;
     // The agent is no reason for the command, or for those who wait for it, to wait: its clients can come already.
     control.send(&ToHost::Started {
         pid: pid.cast_unsigned(),

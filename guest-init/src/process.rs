@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, pipe2, sethostname};
 use proto::{Process, Start};
 
+use crate::control::Control;
 use crate::failure::Failure;
 use crate::stdio::CommandEnd;
 use crate::syscalls::Execution;
@@ -26,10 +27,14 @@ pub(crate) const MAX_MESSAGE: u64 = 4096;
 const DEFAULT_UMASK: u32 = 0o022;
 
 /// Starts the command; its process number. It has been executed when this returns, or is gone.
-pub(crate) fn start(start: &Start, stdio: CommandEnd) -> Result<pid_t, Failure> {
+pub(crate) fn start(
+    start: &Start,
+    stdio: CommandEnd,
+    control: &mut Control,
+) -> Result<pid_t, Failure> {
     let (result, report) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let Some(pid) = fork_in_pid_namespace()? else {
-        let Err(failure) = become_command(start, stdio);
+        let Err(failure) = become_command(start, stdio, control);
         tell(report.into(), &failure);
         std::process::exit(1);
     };
@@ -88,10 +93,15 @@ pub(crate) fn told(report: &[u8]) -> Option<Failure> {
 /// In the child: takes on everything that the command has, and executes it.
 ///
 /// Signals have their default actions and none is blocked: init changes neither.
-fn become_command(start: &Start, stdio: CommandEnd) -> Result<Infallible, Failure> {
+fn become_command(
+    start: &Start,
+    stdio: CommandEnd,
+    control: &mut Control,
+) -> Result<Infallible, Failure> {
     let process = &start.process;
     isolate(start)?;
-    root::enter(start)?;
+    // Init waits for us, and tells nothing meanwhile.
+    root::enter(start, &mut |files, bytes| control.copied(files, bytes))?;
     stdio.attach(Uid::from_raw(process.user.uid))?;
     root::seal(start)?;
     finish(process)

@@ -33,8 +33,9 @@ enum Source<'a> {
 
 /// Makes the command's file systems the only ones that this process sees, and its root the root.
 ///
-/// Call it in the command's namespaces: /proc, /dev/mqueue and cgroup file systems show those.
-pub(crate) fn enter(start: &Start) -> Result<()> {
+/// Call it in the command's namespaces: /proc, /dev/mqueue and cgroup file systems show those. `copied` hears of the files and
+/// bytes that are on a root disk which is being filled.
+pub(crate) fn enter(start: &Start, copied: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let Taken {
         mut root,
         modules,
@@ -42,7 +43,7 @@ pub(crate) fn enter(start: &Start) -> Result<()> {
     } = take(start)?;
     let (disks, mounted) = disks::take(&start.disks, modules.as_ref())?;
     if let Some(wanted) = &start.root_disk {
-        root = root_disk::open(wanted, &disks.node(&wanted.id)?, &root)?;
+        root = root_disk::open(wanted, &disks.node(&wanted.id)?, &root, copied)?;
     }
     for disk in mounted {
         let target = disk.target;

@@ -15,8 +15,11 @@ use tracing_subscriber::prelude::*;
 use crate::command::terminal;
 use crate::program::Program;
 
+/// The target of lines for people who wait for something: shown unless RUNQ_LOG says otherwise.
+pub(crate) const PROGRESS: &str = "progress";
+
 /// Starts the log. What it tells is up to RUNQ_LOG, a level or a list of `target=level`, and to
-/// `default` without one.
+/// `default` and [`PROGRESS`] without one.
 pub fn start(default: Level) {
     let wanted = std::env::var("RUNQ_LOG").unwrap_or_default();
     let parsed = filter(&wanted, default);
@@ -39,7 +42,8 @@ pub fn start(default: Level) {
 
 fn filter(wanted: &str, default: Level) -> Result<Targets, String> {
     if wanted.is_empty() {
-        return Ok(Targets::new().with_default(default));
+        let all = Targets::new().with_default(default);
+        return Ok(all.with_target(PROGRESS, default.max(Level::INFO)));
     }
     wanted
         .parse()

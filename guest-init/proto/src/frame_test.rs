@@ -343,6 +343,7 @@ fn to_host() -> impl Strategy<Value = ToHost> {
     prop_oneof![
         Just(ToHost::hello()),
         any::<u32>().prop_map(|pid| ToHost::Started { pid }),
+        any::<(u64, u64)>().prop_map(|(files, bytes)| ToHost::Copied { files, bytes }),
         mac().prop_map(ToHost::Unplugged),
         ".*".prop_map(|name| ToHost::OutOfMemory { name }),
         any::<u8>().prop_map(|code| ToHost::Exited { code }),

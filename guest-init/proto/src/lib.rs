@@ -42,7 +42,7 @@ pub use start::{
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";
@@ -91,6 +91,13 @@ pub enum ToHost {
     Hello {
         /// The guest's [`VERSION`].
         version: u32,
+    },
+    /// So much of the image is on the root disk, which is being filled for the first time.
+    Copied {
+        /// Files, links, devices and directories.
+        files: u64,
+        /// Of the files' data.
+        bytes: u64,
     },
     /// The command runs.
     Started {

@@ -60,12 +60,18 @@ enum State {
 
 /// Mounts the disk with this node, after copying the files of `image` to it if it has none yet.
 ///
-/// Call it while init's /proc is there.
-pub(crate) fn open(wanted: &RootDisk, device: &str, image: &Tree) -> Result<Tree> {
+/// Call it while init's /proc is there. `copied` hears once a second of the files and bytes that are on the disk.
+pub(crate) fn open(
+    wanted: &RootDisk,
+    device: &str,
+    image: &Tree,
+    copied: &mut dyn FnMut(u64, u64),
+) -> Result<Tree> {
     mount(device)
         .and_then(|tree| {
             image.restrict(MsFlags::MS_RDONLY)?;
-            fill(&tree.directory()?, &image.directory()?, wanted)?;
+            let progress = Progress::new(copied);
+            fill(&tree.directory()?, &image.directory()?, wanted, progress)?;
             Ok(tree)
         })
         .with_context(|| format!("root disk {}", wanted.id))
@@ -94,7 +100,7 @@ fn is_ext(disk: &File) -> io::Result<bool> {
     }
 }
 
-fn fill(disk: &OwnedFd, image: &OwnedFd, wanted: &RootDisk) -> Result<()> {
+fn fill(disk: &OwnedFd, image: &OwnedFd, wanted: &RootDisk, mut progress: Progress) -> Result<()> {
     match state(disk)? {
         State::Complete => return Ok(()),
         State::Begun => {
@@ -104,11 +110,10 @@ fn fill(disk: &OwnedFd, image: &OwnedFd, wanted: &RootDisk) -> Result<()> {
         State::Empty => mark(disk, BEGUN)?,
     }
     let exclusions = Exclusions::find(image, &wanted.exclude)?;
-    let mut progress = Progress::new(&wanted.id);
     let copied = copy::tree(image, disk, exclusions, &mut progress)
         .and_then(|()| syncfs(disk).context("write to the disk"));
     copied.map_err(|error| explain(error, disk, &progress))?;
-    progress.tell("all");
+    console::debug(format_args!("root disk {}: {progress} copied", wanted.id));
     mark(disk, COMPLETE)
 }
 

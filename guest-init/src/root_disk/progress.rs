@@ -11,9 +11,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const KNOWN: u64 = 4096;
 
 /// What has been copied.
-#[derive(Debug)]
 pub(super) struct Progress<'a> {
-    id: &'a str,
+    /// Hears of the files and bytes.
+    listener: &'a mut dyn FnMut(u64, u64),
     /// Files, links, devices and directories.
     files: u64,
     bytes: u64,
@@ -21,10 +21,10 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Nothing of the root disk with this ID.
-    pub(super) fn new(id: &'a str) -> Self {
+    /// Nothing yet.
+    pub(super) fn new(listener: &'a mut dyn FnMut(u64, u64)) -> Self {
         Self {
-            id,
+            listener,
             files: 0,
             bytes: 0,
             told: Instant::now(),
@@ -49,15 +49,10 @@ impl<'a> Progress<'a> {
         self.tell_at_times();
     }
 
-    /// One line on the log.
-    pub(super) fn tell(&mut self, what: &str) {
-        console::debug(format_args!("root disk {}: {what} {self} copied", self.id));
-        self.told = Instant::now();
-    }
-
     fn tell_at_times(&mut self) {
         if self.told.elapsed() >= INTERVAL {
-            self.tell("so far");
+            (self.listener)(self.files, self.bytes);
+            self.told = Instant::now();
         }
     }
 }
@@ -65,5 +60,22 @@ impl<'a> Progress<'a> {
 impl Display for Progress<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} files and {} MiB", self.files, self.bytes >> 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_at_times() {
+        let mut told = Vec::new();
+        let mut listener = |files, bytes| told.push((files, bytes));
+        let mut progress = Progress::new(&mut listener);
+        progress.file();
+        progress.told -= INTERVAL;
+        progress.bytes(7);
+        progress.file();
+        assert_eq!(told, [(1, 7)]);
     }
 }

@@ -47,7 +47,9 @@ fn wanted(exclude: &[&str]) -> RootDisk {
 /// Fills a directory in place of a disk.
 fn fill_from(image: &TempDir, disk: &TempDir, exclude: &[&str]) -> Result<()> {
     let open = |folder: &TempDir| OwnedFd::from(File::open(folder.path()).unwrap());
-    fill(&open(disk), &open(image), &wanted(exclude))
+    let mut nobody = |_, _| {};
+    let progress = Progress::new(&mut nobody);
+    fill(&open(disk), &open(image), &wanted(exclude), progress)
 }
 
 /// Two directories, unless this user cannot make all that images have.
@@ -358,7 +360,8 @@ fn other_file_systems_than_ext2_to_ext4_are_told_from_them() {
 fn a_disk_that_is_full_is_too_small() {
     let folder = tempfile::tempdir().unwrap();
     let disk = OwnedFd::from(File::open(folder.path()).unwrap());
-    let mut progress = Progress::new("root");
+    let mut nobody = |_, _| {};
+    let mut progress = Progress::new(&mut nobody);
     progress.file();
     progress.bytes(3 << 20);
     let full = anyhow!(Errno::NOSPC).context("copy /file");

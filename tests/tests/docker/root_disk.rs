@@ -61,6 +61,9 @@ ls /usr/lib/modules
 readlink /dev/disk/by-runq-id/root
 "#;
 
+/// Without the progress of a copy that takes more than a second.
+const QUIET: &str = "RUNQ_LOG=error";
+
 const LOOKS: &str = "/dev/vda ext4 rw\n\
     one 644 0:0 2\nset-id 6711 12:34 1\none file\n../../a/one\n\
     one 2001-02-03 04:05:06.789000000 +0000\nb/symbolic 2001-02-03 04:05:06.789000000 +0000\n\
@@ -76,7 +79,7 @@ fn the_image_is_copied_with_all_that_its_files_have() {
     for mkfs in ["mke2fs -q -F -t ext4", "mke2fs -q -F -t ext2"] {
         let disk = images.formatted("root.img", 128, mkfs);
         let exclude = "RUNQ_ROOTDISK_EXCLUDE=/srv/left,/usr/lib/modules";
-        let options = ["--rm", "-v", &volume(&disk), "-e", exclude];
+        let options = ["--rm", "-v", &volume(&disk), "-e", exclude, "-e", QUIET];
         let done = run(&Container::new().unwrap(), image, &options, LOOK);
         assert_output(&done, LOOKS);
         assert_clean(&disk);
@@ -133,7 +136,8 @@ fn what_is_written_to_the_root_stays() {
 fn a_copy_that_was_interrupted_starts_over() {
     let images = Images::new();
     let disk = images.formatted("root.img", 64, "mke2fs -q -F -t ext4");
-    let options = ["--rm", "--network", "none", "-v", &volume(&disk)];
+    let volume = volume(&disk);
+    let options = ["--rm", "--network", "none", "-v", &volume, "-e", QUIET];
     let change = "rm /bin/vi; mkdir -p /x/y; echo half >/x/y/file";
     let first = run(&Container::new().unwrap(), "busybox", &options, change);
     assert_output(&first, "");

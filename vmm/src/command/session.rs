@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use libc::c_long;
 use proto::{Decoder, Error, MacAddress, Plug, Start, ToGuest, ToHost, WindowSize};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::starter::Starter;
 use super::systemd;
-use crate::log::one_line;
+use crate::log::{PROGRESS, one_line};
 use crate::stats::{milestone, since_start};
 
 /// How the guest's command ended, or why it did not begin.
@@ -209,6 +209,10 @@ impl Session {
                 if let Some(start) = self.start.take() {
                     self.send(&ToGuest::start(start));
                 }
+            }
+            ToHost::Copied { files, bytes } => {
+                let mebibytes = bytes >> 20;
+                info!(target: PROGRESS, "root disk: {files} files and {mebibytes} MiB copied so far");
             }
             ToHost::Started { pid } => {
                 milestone(format_args!("command started pid={pid}"));
