@@ -186,6 +186,8 @@ fn found(runtime: &str, options: &[&str], facts: Facts) -> BTreeMap<&'static str
 fn compare(options: &[&str], facts: Facts, known: Known) {
     let [runc, runq] = ["runc", "runq"].map(|runtime| found(runtime, options, facts));
     let known: BTreeMap<_, _> = known.iter().copied().collect();
+    // Past the harness, which keeps what a test that passes prints.
+    let mut log = io::stderr();
     let mut wrong = Vec::new();
     for (name, _) in facts {
         let (runc, runq, reason) = (&runc[name], &runq[name], known.get(name));
@@ -194,8 +196,7 @@ fn compare(options: &[&str], facts: Facts, known: Known) {
             (false, None) => "DIFFERS",
             (false, Some(reason)) => reason,
         };
-        // Past the harness, which keeps what a test that passes prints.
-        writeln!(io::stderr(), "{name} | {runc:?} | {runq:?} | {verdict}").unwrap();
+        writeln!(log, "{name} | {runc:?} | {runq:?} | {verdict}").unwrap();
         if (runc == runq) == reason.is_some() {
             wrong.push(name);
         }

@@ -111,8 +111,6 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Watched<F> {
         ) -> () = |files| Change::of_move(files, (parent, old), (new_parent, new));
         link(inode: Inode, parent: Inode, name: &CStr) -> Entry =
             |_| Change::of_link(inode, parent, name);
-        open(inode: Inode, kill_priv: bool, flags: u32) -> (Option<Handle>, OpenOptions) =
-            |_| Change::of_data(inode);
         create(
             parent: Inode, name: &CStr, mode: u32, kill_priv: bool, flags: u32, umask: u32,
             extensions: Extensions
@@ -148,6 +146,21 @@ impl<F: FileSystem<Inode = Inode, Handle = Handle>> FileSystem for Watched<F> {
         for inode in nodes {
             self.watches.forgotten(inode, &self.files);
         }
+    }
+
+    fn open(
+        &self,
+        context: Context,
+        inode: Inode,
+        kill_priv: bool,
+        flags: u32,
+    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+        let open = || self.files.open(context, inode, kill_priv, flags);
+        if flags & libc::O_TRUNC.cast_unsigned() == 0 {
+            return open();
+        }
+        let change = |_: &F| Change::of_data(inode);
+        self.watches.change(&self.files, change, open)
     }
 
     fn flush(
