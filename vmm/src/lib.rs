@@ -12,6 +12,7 @@
 pub mod board;
 pub mod command;
 pub mod config;
+mod descriptors;
 mod device_loop;
 pub mod disk;
 pub mod exit;

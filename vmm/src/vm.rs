@@ -23,6 +23,7 @@ use crate::board::{Board, HostBoard};
 use crate::command::terminal::{self, Raw};
 use crate::command::{self, Progress};
 use crate::config::Config;
+use crate::descriptors;
 use crate::device_loop::{DeviceLoop, DeviceThreads};
 use crate::exit::Exit;
 use crate::filters::{self, DeviceCalls};
@@ -96,6 +97,7 @@ impl<B: Board> Vm<B> {
         let (mut control, console) = command::connect(&config, event_loop.stopper())?;
         let progress = control.progress();
         share::raise_open_files_limit().context("limit of open files")?;
+        descriptors::make_room();
         check_size(kvm, &config)?;
         add_own_devices(&mut config, console);
 
