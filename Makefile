@@ -35,7 +35,7 @@ lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
 	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,clean-cache,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
-		tests/env.sh tests/bench/{build-initrd,disk,docker,network,run,start} tests/host/scripts/*.sh \
+		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/host/scripts/*.sh \
 		packaging/{install,version,release,deb,mkcerts.sh} .ci/run
 
 check: lint test-unit
