@@ -5,7 +5,7 @@ use std::io;
 use std::ptr;
 
 use devices::Memory;
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap};
@@ -43,10 +43,35 @@ pub fn allocate(ranges: &[(GuestAddress, u64)]) -> io::Result<Memory> {
 /// # Errors
 /// When KVM refuses a slot.
 pub fn register(vm: &VmFd, memory: &Memory) -> io::Result<()> {
-    for (slot, region) in (0..).zip(memory.iter()) {
+    register_from(vm, 0, 0, memory)
+}
+
+/// The same from this slot on with memory that the guest can only read: what it writes there exits.
+///
+/// # Errors
+/// When KVM refuses a slot.
+pub fn register_read_only(vm: &VmFd, slot: u32, memory: &Memory) -> io::Result<()> {
+    register_from(vm, slot, KVM_MEM_READONLY, memory)
+}
+
+/// Takes back what a slot has; accesses of the guest exit then.
+///
+/// # Errors
+/// When there is no such slot.
+pub fn unregister(vm: &VmFd, slot: u32) -> io::Result<()> {
+    let nothing = kvm_userspace_memory_region {
+        slot,
+        ..Default::default()
+    };
+    // SAFETY: a slot of size 0 refers to no memory.
+    Ok(unsafe { vm.set_user_memory_region(nothing) }?)
+}
+
+fn register_from(vm: &VmFd, first: u32, flags: u32, memory: &Memory) -> io::Result<()> {
+    for (slot, region) in (first..).zip(memory.iter()) {
         let region = kvm_userspace_memory_region {
             slot,
-            flags: 0,
+            flags,
             guest_phys_addr: region.start_addr().raw_value(),
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,

@@ -146,6 +146,11 @@ impl ConfigHeader {
         }
     }
 
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Changes the writable bits at `offset`; past the end nothing happens.
     pub fn write(&mut self, offset: usize, data: &[u8]) {
         let places = self

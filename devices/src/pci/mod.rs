@@ -18,6 +18,10 @@ pub trait PciFunction: Send {
     /// Takes a write of `data` (1, 2 or 4 bytes, not crossing a double word) to configuration space.
     fn config_write(&mut self, offset: usize, data: &[u8]);
 
+    /// What reads of configuration space find until it is written to again, all ones behind it; unset if a read does
+    /// something.
+    fn config(&self) -> Option<&[u8]>;
+
     /// The guest addresses of the function's memory, here called its BAR; always the same.
     fn bar(&self) -> Option<Range<u64>> {
         None
@@ -41,4 +45,14 @@ pub trait PciFunction: Send {
     fn bar_write(&mut self, offset: u64, data: &[u8]) {
         let _ = (offset, data);
     }
+}
+
+/// Memory in which the guest reads configuration space by itself. What it writes there still comes to [`PciRoot`].
+pub trait ConfigMemory: Send + Sync {
+    /// Shows bytes from `offset` of the ECAM window on; nothing happens past the end of the memory, where the guest's reads
+    /// come to [`PciRoot`]. One thread at a time.
+    fn show(&self, offset: u64, bytes: &[u8]);
+
+    /// From now on, all reads come to [`PciRoot`]. Once.
+    fn give_up(&self);
 }

@@ -3,10 +3,15 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use super::{ConfigHeader, Identity, PciFunction};
+use super::{ConfigHeader, ConfigMemory, Identity, PciFunction};
 
 /// Slots on the bus; slot 0 is the host bridge.
 const SLOTS: usize = 32;
+
+/// Bytes of configuration space that a function has in the ECAM window (PCI Firmware 3.2, section 4.1.1).
+const FUNCTION_SIZE: usize = 4096;
+/// What is read where there is no function.
+const ABSENT: [u8; FUNCTION_SIZE] = [0xff; FUNCTION_SIZE];
 
 /// Host bridge: Red Hat's generic PCIe host bridge, for which Linux has no driver and no quirk.
 const HOST_BRIDGE: Identity = Identity {
@@ -29,6 +34,8 @@ const HOST_BRIDGE: Identity = Identity {
 pub struct PciRoot {
     /// One for each slot number.
     slots: RwLock<Vec<Option<Slot>>>,
+    /// Where the guest reads configuration space by itself. Locked last.
+    shown: Mutex<Option<Box<dyn ConfigMemory>>>,
 }
 
 struct Slot {
@@ -61,6 +68,28 @@ impl PciRoot {
         slots.resize_with(SLOTS, || None);
         Self {
             slots: RwLock::new(slots),
+            shown: Mutex::default(),
+        }
+    }
+
+    /// Bytes of the ECAM window up to the last function of today.
+    pub fn used_size(&self) -> u64 {
+        let last = self.slots().iter().rposition(Option::is_some);
+        offset(last.map_or(0, |slot| slot + 1))
+    }
+
+    /// Has the guest read configuration space in this memory, of [`Self::used_size`] and zeroed, for as long as no read does
+    /// anything. A driver reads hundreds of registers, which otherwise are an exit each. Before the guest runs.
+    ///
+    /// Functions 1 to 7 are zero there, in place of all ones: by its header each device has function 0 alone.
+    pub fn show_in(&self, memory: Box<dyn ConfigMemory>) {
+        let slots = self.slots();
+        *lock(&self.shown) = Some(memory);
+        for (slot, place) in slots.iter().enumerate() {
+            self.show(slot, Some(&ABSENT));
+            if let Some(place) = place {
+                self.show(slot, lock(&place.function).config());
+            }
         }
     }
 
@@ -90,6 +119,7 @@ impl PciRoot {
         let (place, slot) = places
             .find(|(place, _)| place.is_none())
             .ok_or(SlotsTaken)?;
+        self.show(usize::from(slot), function.config());
         *place = Some(Slot::new(function));
         Ok(slot)
     }
@@ -98,7 +128,11 @@ impl PciRoot {
     /// none. To the guest the slot is empty when this returns.
     pub fn remove(&self, slot: u8) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let taken = slots.get_mut(usize::from(slot)).and_then(Option::take);
+        let slot = usize::from(slot);
+        let taken = slots.get_mut(slot).and_then(Option::take);
+        if taken.is_some() {
+            self.show(slot, Some(&ABSENT));
+        }
         drop(slots);
         if let Some(taken) = taken {
             lock(&taken.function).removed();
@@ -141,8 +175,25 @@ impl PciRoot {
     }
 
     fn config_write(&self, target: Option<ConfigTarget>, data: &[u8]) {
+        let slot = target.as_ref().map(|target| target.slot);
         if let Some((mut function, register)) = find_function(&self.slots(), target, data.len()) {
             function.config_write(register, data);
+            self.show(slot.unwrap_or_default(), function.config());
+        }
+    }
+
+    /// Shows the guest what it reads in a slot, unless it has to ask.
+    fn show(&self, slot: usize, config: Option<&[u8]>) {
+        let mut shown = lock(&self.shown);
+        let Some(memory) = shown.as_ref() else {
+            return;
+        };
+        match config {
+            Some(bytes) => memory.show(offset(slot), bytes),
+            None => {
+                memory.give_up();
+                *shown = None;
+            }
         }
     }
 
@@ -177,6 +228,11 @@ fn find_function(
     }
     let slot = slots.get(slot)?.as_ref()?;
     Some((lock(&slot.function), register))
+}
+
+/// Where a slot's function 0 is in the ECAM window: bits 15 to 19 are the slot.
+fn offset(slot: usize) -> u64 {
+    (slot as u64) << 15
 }
 
 type Function<'a> = MutexGuard<'a, Box<dyn PciFunction>>;
@@ -216,6 +272,10 @@ impl PciFunction for HostBridge {
 
     fn config_write(&mut self, offset: usize, data: &[u8]) {
         self.0.write(offset, data);
+    }
+
+    fn config(&self) -> Option<&[u8]> {
+        Some(self.0.bytes())
     }
 }
 

@@ -9,6 +9,9 @@ use super::*;
 const BAR: u64 = 0xc000_0000;
 const SIZE: u64 = 0x4000;
 
+/// With this interrupt line a fake function has to be asked.
+const ASKS: u8 = 0xa5;
+
 /// A function that remembers one access to its BAR.
 struct Fake {
     header: ConfigHeader,
@@ -44,6 +47,10 @@ impl PciFunction for Fake {
 
     fn config_write(&mut self, offset: usize, data: &[u8]) {
         self.header.write(offset, data);
+    }
+
+    fn config(&self) -> Option<&[u8]> {
+        (self.header.bytes()[0x3c] != ASKS).then(|| self.header.bytes())
     }
 
     fn bar(&self) -> Option<Range<u64>> {
@@ -248,4 +255,65 @@ proptest! {
         prop_assert_eq!(ecam_read(&root, ecam(1, 0x2c)), 0x0001_1234);
         prop_assert_eq!(ecam_read(&root, ecam(2, 0)), u32::MAX);
     }
+}
+
+/// What the guest sees, for so many slots; none once it was given up.
+#[derive(Clone)]
+struct Shown(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Shown {
+    fn of(root: &PciRoot) -> Self {
+        let size = usize::try_from(root.used_size()).unwrap();
+        let shown = Self(Arc::new(Mutex::new(Some(vec![0; size]))));
+        root.show_in(Box::new(shown.clone()));
+        shown
+    }
+
+    /// Each register of each slot in it, as a read finds it there and by an exit.
+    fn assert_true(&self, root: &PciRoot) {
+        let memory = self.0.lock().unwrap();
+        let Some(memory) = memory.as_ref() else {
+            return;
+        };
+        for (slot, shown) in memory.chunks(1 << 15).enumerate() {
+            for (register, shown) in shown[..4096].chunks(4).enumerate() {
+                let mut asked = [0; 4];
+                root.ecam_read(((slot << 15) + 4 * register) as u64, &mut asked);
+                assert_eq!(shown, asked, "slot {slot}, register {register}");
+            }
+        }
+    }
+}
+
+impl ConfigMemory for Shown {
+    fn show(&self, offset: u64, bytes: &[u8]) {
+        let mut memory = self.0.lock().unwrap();
+        let memory = memory.as_mut().expect("it was given up");
+        if let Some(place) = memory.get_mut(offset as usize..offset as usize + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    fn give_up(&self) {
+        self.0.lock().unwrap().take().expect("once");
+    }
+}
+
+#[test]
+fn what_is_read_in_memory_is_what_is_read_by_an_exit() {
+    let root = root();
+    root.add(Box::new(Fake::new(BAR + SIZE))).unwrap();
+    let shown = Shown::of(&root);
+    shown.assert_true(&root);
+    root.ecam_write((1 << 15) + 4, &[0xff, 0xff]);
+    shown.assert_true(&root);
+    root.remove(1);
+    shown.assert_true(&root);
+    root.add(Box::new(Fake::new(BAR))).unwrap();
+    // One more than there is memory for.
+    assert_eq!(root.add(Box::new(Fake::new(BAR + 2 * SIZE))).unwrap(), 3);
+    shown.assert_true(&root);
+    root.ecam_write((2 << 15) + 0x3c, &[ASKS]);
+    assert!(shown.0.lock().unwrap().is_none(), "a read does something");
+    root.ecam_write((1 << 15) + 4, &[0]);
 }

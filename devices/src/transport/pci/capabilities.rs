@@ -124,6 +124,12 @@ impl Capabilities {
         })
     }
 
+    /// Whether a read in the window is an access to the BAR.
+    pub(super) fn is_window_open(&self, header: &ConfigHeader) -> bool {
+        self.window_access(header, self.window + WINDOW_DATA)
+            .is_some()
+    }
+
     /// The bytes in the window.
     pub(super) fn window(&self, header: &ConfigHeader) -> [u8; 4] {
         read32(header, self.window + WINDOW_DATA).to_le_bytes()

@@ -251,6 +251,11 @@ impl PciFunction for VirtioPci {
         self.msix.set_control(control);
     }
 
+    fn config(&self) -> Option<&[u8]> {
+        let asks = self.capabilities.is_window_open(&self.header);
+        (!asks).then(|| self.header.bytes())
+    }
+
     fn bar(&self) -> Option<Range<u64>> {
         Some(self.bar..self.bar + Self::BAR_SIZE)
     }

@@ -1,6 +1,7 @@
 //! A PC without a past: local and I/O APICs in KVM, no PIT, hardware-reduced ACPI, PCI with its
 //! configuration space in memory alone: by ports, each access would be two exits.
 
+mod ecam;
 mod fabric;
 pub(crate) mod kvm;
 mod processors;
@@ -20,6 +21,7 @@ use devices::legacy::{
 use devices::pci::PciRoot;
 use devices::transport::pci::VirtioPci;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use vm_memory::GuestMemory;
 
 use super::{Board, Boot, Bus};
 use crate::exit::Exit;
@@ -99,6 +101,11 @@ impl Board for Pc {
 
     fn load(&mut self, boot: &Boot) -> Result<()> {
         self.machine.pci = self.pci.has_functions();
+        if self.machine.pci {
+            // The slots before it are RAM.
+            let slot = u32::try_from(self.memory.num_regions())?;
+            ecam::show(&self.pci, &self.vm, slot)?;
+        }
         let (kernel, initrd) = super::images::load(&self.memory, boot)?;
         arch::boot::write(
             &self.memory,
