@@ -11,7 +11,6 @@ pub mod layout;
 mod machine;
 pub mod regs;
 pub mod sclp;
-#[cfg(target_arch = "s390x")]
 pub mod syscalls;
 
 pub use features::CpuFeatures;

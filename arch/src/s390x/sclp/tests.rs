@@ -174,19 +174,20 @@ proptest! {
             Just(0x0002_0001_u32), Just(0x0001_0001), Just(0x0078_0005), Just(0x0076_0005), Just(0x0077_0005),
             any::<u32>(),
         ],
-        address in prop_oneof![0x2000_u64..0x8000, any::<u64>()],
-        bytes in prop::collection::vec(any::<u8>(), 4096),
+        address in prop_oneof![3 => (0x3ff_u64..0x2000).prop_map(|n| n * 8), 1 => any::<u64>()],
+        begin in prop::collection::vec(any::<u8>(), 96),
         length in prop_oneof![0..64_u16, Just(4096), any::<u16>()],
         cpus in 0..400_u32,
         ram in any::<u64>(),
-        input in prop::collection::vec(any::<u8>(), 0..5000),
+        input in 0..5000_usize,
     ) {
         let memory = test_memory(64 << 10);
-        let mut bytes = bytes;
+        let mut bytes = begin;
+        bytes.resize(4096, 0);
         bytes[..2].copy_from_slice(&length.to_be_bytes());
         let fits = memory.write_slice(&bytes, GuestAddress(address)).is_ok();
         let mut events = Events::default();
-        events.input = input.into();
+        events.input = vec![b'x'; input].into();
         if let Ok(mut sccb) = Sccb::read(&memory, address) {
             let machine = Machine { cpus, memory: ram };
             let mask = block(4096, &[], b"\0\0\0\x04\xff\xff\xff\xff");
