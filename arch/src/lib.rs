@@ -1,8 +1,9 @@
 //! What the machine looks like to the guest: numbers and bytes. Nothing here holds a KVM handle or
-//! knows a device; what KVM must be told comes back as plain `kvm_bindings` values.
+//! knows a device; what KVM must be told comes back as plain values, on x86_64 those of `kvm_bindings`.
 //!
-//! One folder per architecture, with the same file names and the same public functions. Calls come
-//! in this order, all on the thread that builds the VM:
+//! One folder per architecture; what a machine is described by has the same names in both. s390x's is plain code over
+//! bytes, which is tested on x86_64, too. Calls come in this order, all on the thread that builds the VM (the last
+//! two steps are x86_64's; s390x has a PSW, `regs::entry`):
 //!
 //! 1. [`layout::ram_ranges`]: where guest memory goes. The memory must be fresh, that is, all zero.
 //! 2. [`kernel::Kernel::read`] and [`kernel::Kernel::load`]: the kernel file into guest memory.
@@ -18,7 +19,13 @@ use vm_memory::GuestMemoryMmap;
 mod abi;
 pub mod cmdline;
 mod image;
+pub mod initrd;
 
+// Public, so that on x86_64 what only s390x's monitor uses is no dead code.
+#[cfg(any(target_arch = "s390x", test))]
+pub mod s390x;
+#[cfg(target_arch = "s390x")]
+pub use s390x::*;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]

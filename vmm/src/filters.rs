@@ -28,7 +28,7 @@ const START_OF_THREADS: [c_long; 6] = [
 pub(crate) fn restrict_vcpu_thread() -> Result<()> {
     Allowed::calls(ANY_THREAD.into_iter().chain(VCPU))
         .with_kvm(&[terminal::RESTORE])
-        .and_then(Allowed::restrict_thread)
+        .restrict_thread()
         .context("system call filter of a vCPU thread")
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn restrict_device_thread(device: &DeviceCalls) -> Result<()> {
     let calls = [&ANY_THREAD[..], &event_loop::SYSTEM_CALLS, &device.calls];
     Allowed::calls(calls.concat())
         .with_requests(&device.requests)
-        .and_then(Allowed::restrict_thread)
+        .restrict_thread()
         .context("system call filter of a device's thread")
 }
 
@@ -74,6 +74,6 @@ pub(crate) fn restrict_main_thread(devices: &DeviceCalls) -> Result<()> {
     let requests = [&terminal::REQUESTS[..], &devices.requests];
     Allowed::calls(calls.concat())
         .with_kvm(&requests.concat())
-        .and_then(Allowed::restrict_thread)
+        .restrict_thread()
         .context("system call filter")
 }

@@ -7,7 +7,6 @@ mod boot_params;
 mod console;
 pub mod cpuid;
 mod descriptors;
-pub mod initrd;
 pub mod kernel;
 pub mod layout;
 mod machine;

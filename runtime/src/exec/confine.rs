@@ -44,8 +44,8 @@ pub fn enter(root: &Path) -> Result<()> {
     Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
         .with_requests(&REQUESTS)
         // Once it has told its parent that it goes on.
-        .and_then(Allowed::with_parents_death)
-        .and_then(Allowed::restrict_thread)
+        .with_parents_death()
+        .restrict_thread()
         .context("give up system calls")
 }
 

@@ -13,7 +13,6 @@
 //! It differs for x32, whose system calls fail with `ENOSYS`: no kernel of ours has them. Flags of a
 //! profile (logging, speculation) have no effect, and no filter can ask a listener.
 
-mod bpf;
 mod profile;
 
 use std::collections::BTreeMap;
@@ -21,9 +20,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use oci_spec::runtime::{Arch, LinuxSeccomp};
 use proto::FilterInstruction;
+use vmm::seccomp::bpf::{self, Decision, Ranges};
 use vmm::syscalls::{ABIS, Abi};
 
-use bpf::{Decision, offset};
 use profile::Profile;
 
 /// Most instructions that the kernel takes (`BPF_MAXINSNS` of linux/bpf_common.h).
@@ -41,18 +40,19 @@ const NO_SYSTEM_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs(
 /// Names what is unknown in the profile, or says that it is too long.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<FilterInstruction>> {
     let profile = Profile::new(profile)?;
-    let mut program = vec![bpf::load(offset::ARCHITECTURE)];
-    for abi in abis(&profile.architectures) {
-        let section = section(&profile, abi);
-        program.extend(bpf::only_if_equal(abi.audit, section));
-    }
-    program.push(bpf::ret(BAD_ARCHITECTURE));
+    let sections = abis(&profile.architectures).map(|abi| (abi.audit, section(&profile, abi)));
+    let program = bpf::program(sections, BAD_ARCHITECTURE);
     ensure!(
         program.len() <= MOST_INSTRUCTIONS,
         "a filter of {} instructions is longer than the {MOST_INSTRUCTIONS} that Linux takes",
         program.len()
     );
-    Ok(program)
+    Ok(program.into_iter().map(instruction).collect())
+}
+
+/// As it is sent to init.
+fn instruction(libc::sock_filter { code, jt, jf, k }: libc::sock_filter) -> FilterInstruction {
+    FilterInstruction { code, jt, jf, k }
 }
 
 /// The native architecture, and those others of the list that a guest can have.
@@ -64,7 +64,7 @@ fn abis(listed: &[Arch]) -> impl Iterator<Item = &'static Abi> {
 }
 
 /// What is done with the system calls of one architecture.
-fn section(profile: &Profile, abi: &Abi) -> Vec<FilterInstruction> {
+fn section(profile: &Profile, abi: &Abi) -> Ranges {
     let mut calls = BTreeMap::new();
     let mut last = None;
     for rule in &profile.rules {
@@ -78,7 +78,7 @@ fn section(profile: &Profile, abi: &Abi) -> Vec<FilterInstruction> {
             }
         }
     }
-    let mut ranges = bpf::Ranges::new(profile.default);
+    let mut ranges = Ranges::new(profile.default);
     for (number, decision) in calls {
         ranges.set(number, decision);
     }
@@ -88,9 +88,7 @@ fn section(profile: &Profile, abi: &Abi) -> Vec<FilterInstruction> {
     if let Some(end) = abi.end {
         ranges.cut(end, NO_SYSTEM_CALL);
     }
-    let mut section = vec![bpf::load(offset::NUMBER)];
-    section.extend(ranges.code());
-    section
+    ranges
 }
 
 #[cfg(test)]

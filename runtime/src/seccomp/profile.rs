@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
+use vmm::seccomp::bpf::{Condition, Test};
 
 /// The largest error number that a filter can return (`MAX_ERRNO` of linux/err.h).
 const MOST_ERRNO: u32 = 4095;
@@ -30,27 +31,6 @@ pub(super) struct Rule {
     pub(super) action: u32,
     /// It is done if all conditions of one of these hold.
     pub(super) alternatives: Vec<Vec<Condition>>,
-}
-
-/// A comparison of an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Test {
-    /// Its bits of `mask` are `value`.
-    Equal { mask: u64, value: u64 },
-    /// It is above this.
-    Greater(u64),
-    /// It is this or above.
-    GreaterOrEqual(u64),
-}
-
-/// What has to hold for an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Condition {
-    /// Number of the argument, below 6.
-    pub(super) index: u32,
-    pub(super) test: Test,
-    /// How the test has to end.
-    pub(super) result: bool,
 }
 
 impl Profile {

@@ -17,7 +17,7 @@ pub(super) fn load(memory: &Memory, boot: &Boot) -> Result<(Kernel, Option<Initr
         .with_context(|| format!("kernel {}", boot.kernel.display()))?;
     let load_initrd = |path: &Path| {
         open(path)
-            .and_then(|file| Ok(initrd::load(memory, &file, &kernel)?))
+            .and_then(|file| Ok(initrd::load(memory, &file, kernel.initrd_room(memory))?))
             .with_context(|| format!("initrd {}", path.display()))
     };
     let initrd = boot.initrd.as_deref().map(load_initrd).transpose()?;

@@ -5,6 +5,7 @@ mod elf;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use linux_loader::loader::bootparam::setup_header;
@@ -124,6 +125,11 @@ impl Kernel {
             image::copy(memory, segment.address, file, segment.file_offset, size)?;
         }
         Ok(())
+    }
+
+    /// Where its initrd may be.
+    pub fn initrd_room(&self, memory: &Memory) -> Range<u64> {
+        self.end.0..layout::low_ram_end(memory).min(self.initrd_max.0)
     }
 
     /// A kernel without restrictions of its own; the segments are checked, the entry is not.

@@ -54,7 +54,7 @@ fn chain(memory: &Arc<Memory>) -> Result<Option<Chain>, virtio_queue::Error> {
         .map_err(invalid)?;
     // The ring: flags, the index of the next chain, and the first one's descriptor.
     memory
-        .write_obj([0_u16, 1, 0], AVAILABLE)
+        .write_obj([0_u16, 1, 0].map(u16::to_le), AVAILABLE)
         .map_err(invalid)?;
     let mut queue = Queue::new(1)?;
     queue.try_set_desc_table_address(DESCRIPTORS)?;

@@ -134,7 +134,7 @@ pub(super) fn confine(directory: &Path, without: &[&str]) -> io::Result<Outside>
 /// Leaves this thread, and those that it starts, only the system calls that serving files needs.
 pub(super) fn restrict_calls() -> io::Result<()> {
     Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
-        .with_capability_queries()?
+        .with_capability_queries()
         .restrict_thread()
 }
 

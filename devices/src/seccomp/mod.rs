@@ -4,14 +4,15 @@
 //! call ends the process at once: it is no longer the program that was written. Of some calls a list allows
 //! only what any thread may do with them ([`condition`]).
 
+pub mod bpf;
+mod install;
+
 use std::collections::BTreeMap;
 use std::io;
 
-use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ERRNO, c_long};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
-};
+use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, c_long};
+
+use bpf::{Code, Condition, Decision, Ranges, Test};
 
 /// What any thread of a Rust program makes.
 pub const ANY_THREAD: [c_long; 28] = [
@@ -69,86 +70,109 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_CHILD_CLEARTID) as u64;
 const ALL_BUT_DETACHED: u64 = !(libc::CLONE_DETACHED as u64);
 
-/// What must hold for an argument of a call that is allowed: its number, how it is compared, and the values, of which one
-/// will do.
-fn condition(call: c_long) -> Option<(u8, SeccompCmpOp, &'static [u64])> {
-    use SeccompCmpOp::{Eq, MaskedEq};
-    Some(match call {
+/// The native architecture as `AUDIT_ARCH_*` of linux/audit.h: the machine of its ELF files, 64 bits, and its byte order.
+const NATIVE: u32 = {
+    let machine = if cfg!(target_arch = "s390x") {
+        libc::EM_S390
+    } else {
+        libc::EM_X86_64
+    };
+    let order = if cfg!(target_endian = "little") {
+        0x4000_0000
+    } else {
+        0
+    };
+    machine as u32 | 0x8000_0000 | order
+};
+
+/// Which argument of clone(2) has its flags: s390x' first is the stack (`CONFIG_CLONE_BACKWARDS2`).
+const CLONE_FLAGS: u32 = if cfg!(target_arch = "s390x") { 1 } else { 0 };
+
+/// What must hold for an argument of a call that is allowed, in one of these ways.
+fn conditions(call: c_long) -> Vec<Condition> {
+    match call {
+        // On s390x mmap(2) has its arguments in memory, where no filter sees them.
+        libc::SYS_mmap if cfg!(target_arch = "s390x") => Vec::new(),
         // No memory becomes a program.
-        libc::SYS_mmap | libc::SYS_mprotect => (2, MaskedEq(libc::PROT_EXEC as u64), &[0]),
-        libc::SYS_clone => (0, MaskedEq(ALL_BUT_DETACHED), &[THREAD]),
+        libc::SYS_mmap | libc::SYS_mprotect => vec![bits(2, libc::PROT_EXEC as u64, 0)],
+        libc::SYS_clone => vec![bits(CLONE_FLAGS, ALL_BUT_DETACHED, THREAD)],
         // Root and working directory of a thread; no namespaces.
-        libc::SYS_unshare => (0, Eq, &[libc::CLONE_FS as u64]),
+        libc::SYS_unshare => vec![equal(0, libc::CLONE_FS as u64)],
         // The name of a thread, and what a further filter takes.
         libc::SYS_prctl => {
-            const ALLOWED: [u64; 2] = [libc::PR_SET_NAME as u64, libc::PR_SET_NO_NEW_PRIVS as u64];
-            (0, Eq, &ALLOWED)
+            let allowed = [libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS];
+            allowed.map(|option| equal(0, option as u64)).to_vec()
         }
-        _ => return None,
-    })
+        _ => Vec::new(),
+    }
 }
 
-/// A list of system calls that may be made: some with any arguments, others with those of [`condition`].
+/// Compares some bits of the lower half of an argument, which is all that the kernel looks at in those that we compare.
+fn bits(index: u32, mask: u64, value: u64) -> Condition {
+    let mask = mask & u64::from(u32::MAX);
+    let value = value & u64::from(u32::MAX);
+    Condition {
+        index,
+        test: Test::Equal { mask, value },
+        result: true,
+    }
+}
+
+fn equal(index: u32, value: u64) -> Condition {
+    bits(index, u64::MAX, value)
+}
+
+/// A list of system calls that may be made: some with any arguments, others with those of [`conditions`].
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
-    rules: BTreeMap<c_long, Vec<SeccompRule>>,
+    /// For each call, of which all conditions of one have to hold; any arguments will do if there is none.
+    rules: BTreeMap<c_long, Vec<Vec<Condition>>>,
 }
 
 impl Allowed {
     /// These and no others.
     pub fn calls(calls: impl IntoIterator<Item = c_long>) -> Self {
+        let rule = |call| {
+            let conditions = conditions(call).into_iter();
+            (call, conditions.map(|one| vec![one]).collect())
+        };
         Self {
-            rules: calls.into_iter().map(|call| (call, Vec::new())).collect(),
+            rules: calls.into_iter().map(rule).collect(),
         }
     }
 
     /// KVM's requests to ioctl(2), too, and these.
-    ///
-    /// # Errors
-    /// None that could come at run time: the rule is a constant one.
-    pub fn with_kvm(mut self, requests: &[u64]) -> io::Result<Self> {
-        let kvm = rule(1, SeccompCmpOp::MaskedEq(REQUEST_TYPE), KVM_REQUESTS)?;
-        self.rules.entry(libc::SYS_ioctl).or_default().push(kvm);
-        self.with_requests(requests)
+    pub fn with_kvm(self, requests: &[u64]) -> Self {
+        self.or(libc::SYS_ioctl, vec![bits(1, REQUEST_TYPE, KVM_REQUESTS)])
+            .with_requests(requests)
     }
 
     /// These requests to ioctl(2), too.
-    ///
-    /// # Errors
-    /// As [`Self::with_kvm`].
-    pub fn with_requests(mut self, requests: &[u64]) -> io::Result<Self> {
-        for &request in requests {
-            let rule = rule(1, SeccompCmpOp::Eq, request)?;
-            // Not before there is a rule: a call without one may be made with any arguments.
-            self.rules.entry(libc::SYS_ioctl).or_default().push(rule);
-        }
-        Ok(self)
+    pub fn with_requests(self, requests: &[u64]) -> Self {
+        requests.iter().fold(self, |allowed, request| {
+            allowed.or(libc::SYS_ioctl, vec![equal(1, *request)])
+        })
     }
 
     /// Leaving a parent by prctl(2), too: its death is no signal any more.
-    ///
-    /// # Errors
-    /// As [`Self::with_kvm`].
-    pub fn with_parents_death(mut self) -> io::Result<Self> {
-        let option = condition_on(0, SeccompCmpOp::Eq, libc::PR_SET_PDEATHSIG as u64)?;
-        let none = condition_on(1, SeccompCmpOp::Eq, 0)?;
-        let leave = SeccompRule::new(vec![option, none]).map_err(io::Error::other)?;
-        self.rules.entry(libc::SYS_prctl).or_default().push(leave);
-        Ok(self)
+    pub fn with_parents_death(self) -> Self {
+        let option = equal(0, libc::PR_SET_PDEATHSIG as u64);
+        self.or(libc::SYS_prctl, vec![option, equal(1, 0)])
     }
 
     /// Asking by prctl(2) which capabilities there are, too, as libcap-ng does whenever one is dropped for a moment.
-    ///
-    /// # Errors
-    /// As [`Self::with_kvm`].
-    pub fn with_capability_queries(mut self) -> io::Result<Self> {
-        let (bounding, ambient) = (libc::PR_CAPBSET_READ, libc::PR_CAP_AMBIENT);
-        let ambient = condition_on(0, SeccompCmpOp::Eq, ambient as u64)?;
-        let is_set = condition_on(1, SeccompCmpOp::Eq, libc::PR_CAP_AMBIENT_IS_SET as u64)?;
-        let ambient = SeccompRule::new(vec![ambient, is_set]).map_err(io::Error::other)?;
-        let rules = self.rules.entry(libc::SYS_prctl).or_default();
-        rules.extend([rule(0, SeccompCmpOp::Eq, bounding as u64)?, ambient]);
-        Ok(self)
+    pub fn with_capability_queries(self) -> Self {
+        let ambient = equal(0, libc::PR_CAP_AMBIENT as u64);
+        let is_set = equal(1, libc::PR_CAP_AMBIENT_IS_SET as u64);
+        let bounding = equal(0, libc::PR_CAPBSET_READ as u64);
+        self.or(libc::SYS_prctl, vec![bounding])
+            .or(libc::SYS_prctl, vec![ambient, is_set])
+    }
+
+    /// One more way to make a call.
+    fn or(mut self, call: c_long, conditions: Vec<Condition>) -> Self {
+        self.rules.entry(call).or_default().push(conditions);
+        self
     }
 
     /// Restricts the calling thread, and those that it starts from now on, for good. Sets
@@ -157,55 +181,32 @@ impl Allowed {
     /// # Errors
     /// When the kernel has no filters.
     pub fn restrict_thread(self) -> io::Result<()> {
-        seccompiler::apply_filter(&self.compile()?).map_err(io::Error::other)
+        install::restrict_thread(&self.compile())
     }
 
-    fn compile(mut self) -> io::Result<BpfProgram> {
-        for (call, rules) in &mut self.rules {
-            if let Some((argument, how, values)) = condition(*call) {
-                for &value in values {
-                    rules.push(rule(argument, how.clone(), value)?);
-                }
+    fn compile(self) -> Code {
+        let mut decisions = BTreeMap::new();
+        for (call, mut ways) in self.rules {
+            if ways.is_empty() {
+                ways.push(Vec::new());
             }
+            let mut decision = Decision::new(SECCOMP_RET_KILL_PROCESS);
+            decision.add(&ways, SECCOMP_RET_ALLOW);
+            decisions.insert(call as u32, decision);
         }
-        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
-        let (refuse, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
-        let program: BpfProgram = SeccompFilter::new(self.rules, refuse, allow, arch)
-            .and_then(TryInto::try_into)
-            .map_err(io::Error::other)?;
-        Ok(NO_CLONE3.into_iter().chain(program).collect())
+        // Is not there: its arguments are in memory, where no filter sees them. The C library calls clone(2) then.
+        let absent = Decision::new(SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+        decisions.insert(libc::SYS_clone3 as u32, absent);
+        let mut ranges = Ranges::new(SECCOMP_RET_KILL_PROCESS);
+        for (call, decision) in decisions {
+            ranges.set(call, decision);
+        }
+        bpf::program([(NATIVE, ranges)], SECCOMP_RET_KILL_PROCESS)
     }
 }
 
-/// Before all else: clone3(2) is not there. Its arguments are in memory, where no filter sees them. The C library calls
-/// clone(2) then.
-const NO_CLONE3: [sock_filter; 3] = [
-    // Where `struct seccomp_data` has the number: at 0.
-    instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0),
-    instruction(BPF_JMP | BPF_JEQ | BPF_K, 1, libc::SYS_clone3 as u32),
-    instruction(BPF_RET | BPF_K, 0, SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
-];
-
-/// One that skips `otherwise` instructions if it compares, in vain.
-const fn instruction(code: u32, otherwise: u8, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: otherwise,
-        k,
-    }
-}
-
-/// Compares the lower half of an argument, which is all that the kernel looks at in those that we compare.
-fn rule(argument: u8, how: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
-    let condition = condition_on(argument, how, value)?;
-    SeccompRule::new(vec![condition]).map_err(io::Error::other)
-}
-
-fn condition_on(argument: u8, how: SeccompCmpOp, value: u64) -> io::Result<SeccompCondition> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value).map_err(io::Error::other)
-}
-
+#[cfg(test)]
+mod decision_test;
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
@@ -299,16 +300,15 @@ mod tests {
 
     #[test]
     fn of_ioctl_only_kvms_requests_are_allowed() {
-        let allowed = any_thread().with_kvm(&[0x5413]).unwrap();
+        let allowed = any_thread().with_kvm(&[0x5413]);
         assert_eq!(allowed.rules[&libc::SYS_ioctl].len(), 2);
-        allowed.compile().unwrap();
     }
 
     #[test]
     fn without_requests_ioctl_is_not_allowed_at_all() {
-        let allowed = any_thread().with_requests(&[]).unwrap();
+        let allowed = any_thread().with_requests(&[]);
         assert!(!allowed.rules.contains_key(&libc::SYS_ioctl));
-        let allowed = allowed.with_requests(&[1, 2]).unwrap();
+        let allowed = allowed.with_requests(&[1, 2]);
         assert_eq!(allowed.rules[&libc::SYS_ioctl].len(), 2);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use vm_memory::GuestAddress;
 
-use super::layout;
 use crate::Memory;
 use crate::image::{self, CopyError};
-use crate::kernel::Kernel;
 
 const PAGE: u64 = 4096;
 
@@ -43,29 +42,25 @@ pub enum Error {
     Copy(#[from] CopyError),
 }
 
-/// Copies the initrd into guest memory by read(2), as high as the kernel allows.
+/// Copies the initrd into guest memory by read(2), as high as it may be: `room` comes from the kernel.
 ///
 /// # Errors
 /// When it is empty, larger than the room for it, or cannot be read.
-pub fn load(memory: &Memory, file: &File, kernel: &Kernel) -> Result<Initrd, Error> {
+pub fn load(memory: &Memory, file: &File, room: Range<u64>) -> Result<Initrd, Error> {
     let size = file.metadata()?.len();
     if size == 0 {
         return Err(Error::Empty);
     }
-    let address = place(size, kernel, layout::low_ram_end(memory))?;
+    let address = place(size, room)?;
     image::copy(memory, address, file, 0, size as usize)?;
     Ok(Initrd { address, size })
 }
 
-/// The highest page at which `size` bytes fit above the kernel.
-fn place(size: u64, kernel: &Kernel, ram_end: u64) -> Result<GuestAddress, Error> {
-    let end = ram_end.min(kernel.initrd_max.0) / PAGE * PAGE;
-    let start = kernel
-        .end
-        .0
-        .checked_next_multiple_of(PAGE)
-        .unwrap_or(u64::MAX);
-    let room = end.saturating_sub(start);
+/// The highest page at which `size` bytes fit.
+fn place(size: u64, room: Range<u64>) -> Result<GuestAddress, Error> {
+    let end = room.end / PAGE * PAGE;
+    let start = room.start.checked_next_multiple_of(PAGE);
+    let room = end.saturating_sub(start.unwrap_or(u64::MAX));
     if size > room {
         return Err(Error::TooLarge { size, room });
     }
@@ -80,26 +75,14 @@ mod tests {
     use vm_memory::Bytes;
 
     use super::*;
-    use crate::kernel::Entry;
     use crate::test_memory;
-
-    fn kernel(end: u64, initrd_max: u64) -> Kernel {
-        Kernel {
-            entry: Entry::Pvh(GuestAddress(layout::KERNEL_START)),
-            segments: Vec::new(),
-            end: GuestAddress(end),
-            setup_header: None,
-            initrd_max: GuestAddress(initrd_max),
-            command_line_max: 0,
-        }
-    }
 
     #[test]
     fn is_copied_to_the_end_of_memory() {
         let memory = test_memory(8 << 20);
         let mut file = crate::test_file(&[]);
         file.write_all(&[0x5a; 5000]).unwrap();
-        let initrd = load(&memory, &file, &kernel(2 << 20, layout::LOW_RAM_END)).unwrap();
+        let initrd = load(&memory, &file, 2 << 20..8 << 20).unwrap();
         let address = GuestAddress((8 << 20) - 8192);
         assert_eq!(
             initrd,
@@ -115,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn stays_below_what_the_kernel_allows() {
-        let address = place(4096, &kernel(2 << 20, 4 << 20), 8 << 20).unwrap();
+    fn stays_below_the_end_of_its_room() {
+        let address = place(4096, 2 << 20..4 << 20).unwrap();
         assert_eq!(address.0, (4 << 20) - 4096);
     }
 
@@ -124,10 +107,13 @@ mod tests {
     fn empty_and_too_large_are_refused() {
         let memory = test_memory(4 << 20);
         let file = crate::test_file(&[]);
-        let kernel = kernel(2 << 20, layout::LOW_RAM_END);
-        assert!(matches!(load(&memory, &file, &kernel), Err(Error::Empty)));
+        let room = 2 << 20..4 << 20;
+        assert!(matches!(
+            load(&memory, &file, room.clone()),
+            Err(Error::Empty)
+        ));
         file.set_len((2 << 20) + 1).unwrap();
-        let error = load(&memory, &file, &kernel).unwrap_err().to_string();
+        let error = load(&memory, &file, room).unwrap_err().to_string();
         assert_eq!(
             error,
             "the initrd has 2097153 bytes, memory has room for 2097152 beside the kernel"
@@ -137,11 +123,12 @@ mod tests {
     proptest! {
         #[test]
         fn place_is_within_bounds(
-            size in 1..u64::MAX, end in 0..8u64 << 30, max in 0..8u64 << 30, ram in 0..8u64 << 30
+            size in prop_oneof![1..8u64 << 30, any::<u64>()], start in any::<u64>(), end in 0..8u64 << 30
         ) {
-            if let Ok(address) = place(size, &kernel(end, max), ram) {
+            let start = start % (8 << 30);
+            if let Ok(address) = place(size, start..end) {
                 prop_assert_eq!(address.0 % PAGE, 0);
-                prop_assert!(address.0 >= end && address.0 + size <= ram.min(max));
+                prop_assert!(address.0 >= start && address.0 + size <= end);
             }
         }
     }

@@ -6,16 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use proto::FilterInstruction;
-
-use super::profile::{Condition, Test};
+use libc::sock_filter;
 
 /// Where things are in `struct seccomp_data`.
-pub(super) mod offset {
+mod offset {
     /// The system call's number.
-    pub(in crate::seccomp) const NUMBER: u32 = 0;
+    pub(super) const NUMBER: u32 = 0;
     /// The architecture.
-    pub(in crate::seccomp) const ARCHITECTURE: u32 = 4;
+    pub(super) const ARCHITECTURE: u32 = 4;
     /// The first of six arguments of 64 bits.
     pub(super) const ARGUMENTS: u32 = 16;
     /// The high half of an argument; guest and host have the same byte order.
@@ -42,34 +40,75 @@ mod code {
     pub(super) const RETURN: u16 = 0x06;
 }
 
-type Code = Vec<FilterInstruction>;
+/// A comparison of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// Some of its bits are those of a value.
+    Equal {
+        /// The bits that are compared.
+        mask: u64,
+        /// What they have to be.
+        value: u64,
+    },
+    /// It is above this.
+    Greater(u64),
+    /// It is this or above.
+    GreaterOrEqual(u64),
+}
 
-const fn plain(code: u16, k: u32) -> FilterInstruction {
+/// What has to hold for an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Number of the argument, below 6.
+    pub index: u32,
+    /// How it is compared.
+    pub test: Test,
+    /// How the test has to end.
+    pub result: bool,
+}
+
+/// Instructions, one behind the other.
+pub type Code = Vec<sock_filter>;
+
+const fn plain(code: u16, k: u32) -> sock_filter {
     branch(code, k, (0, 0))
 }
 
-const fn branch(code: u16, k: u32, (jt, jf): (u8, u8)) -> FilterInstruction {
-    FilterInstruction { code, jt, jf, k }
+const fn branch(code: u16, k: u32, (jt, jf): (u8, u8)) -> sock_filter {
+    sock_filter { code, jt, jf, k }
 }
 
 /// Loads 32 bits of `struct seccomp_data`.
-pub(super) const fn load(offset: u32) -> FilterInstruction {
+const fn load(offset: u32) -> sock_filter {
     plain(code::LOAD, offset)
 }
 
 /// Ends with an action.
-pub(super) const fn ret(action: u32) -> FilterInstruction {
+const fn ret(action: u32) -> sock_filter {
     plain(code::RETURN, action)
 }
 
+/// A whole program: what is done with each number, by architecture (`AUDIT_ARCH_*`), and the action for all other
+/// architectures.
+pub fn program(sections: impl IntoIterator<Item = (u32, Ranges)>, otherwise: u32) -> Code {
+    let mut program = vec![load(offset::ARCHITECTURE)];
+    for (architecture, ranges) in sections {
+        let mut section = vec![load(offset::NUMBER)];
+        section.extend(ranges.code());
+        program.extend(only_if_equal(architecture, section));
+    }
+    program.push(ret(otherwise));
+    program
+}
+
 /// A jump over any number of instructions that a filter can have.
-fn jump(over: usize) -> FilterInstruction {
+fn jump(over: usize) -> sock_filter {
     // A program of more than u32::MAX instructions is refused for its length before it is run.
     plain(code::JUMP, u32::try_from(over).unwrap_or(u32::MAX))
 }
 
 /// `then` if the value that is loaded is `k`, else what follows.
-pub(super) fn only_if_equal(k: u32, then: Code) -> Code {
+fn only_if_equal(k: u32, then: Code) -> Code {
     let mut all = vec![branch(code::IF_EQUAL, k, (1, 0)), jump(then.len())];
     all.extend(then);
     all
@@ -91,7 +130,7 @@ fn if_below(k: u32, below: Code, rest: Code) -> Code {
 
 /// What is done with a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Decision {
+pub struct Decision {
     /// The first of these whose conditions all hold.
     rules: Vec<(Vec<Condition>, u32)>,
     /// What is done if there is none.
@@ -102,7 +141,7 @@ pub(super) struct Decision {
 
 impl Decision {
     /// The same for all arguments, until rules are added.
-    pub(super) fn new(otherwise: u32) -> Self {
+    pub fn new(otherwise: u32) -> Self {
         Self {
             rules: Vec::new(),
             otherwise,
@@ -111,7 +150,7 @@ impl Decision {
     }
 
     /// Adds a rule behind the others.
-    pub(super) fn add(&mut self, alternatives: &[Vec<Condition>], action: u32) {
+    pub fn add(&mut self, alternatives: &[Vec<Condition>], action: u32) {
         for conditions in alternatives {
             if self.decided {
                 return;
@@ -163,6 +202,9 @@ fn check(condition: &Condition, fail: u8) -> Code {
             let rest = if_equal(low, mask.1, value.1, (yes, no));
             // At most three instructions.
             let skipped = rest.len() as u8;
+            if (mask.0, value.0) == (0, 0) {
+                return rest;
+            }
             let mut code = if_equal(high, mask.0, value.0, (0, no + skipped));
             code.extend(rest);
             code
@@ -203,7 +245,8 @@ fn if_above(code: u16, (high, low): (u32, u32), value: u64, (yes, no): (u8, u8))
 }
 
 /// What is done with each number from 0 on.
-pub(super) struct Ranges {
+#[derive(Debug)]
+pub struct Ranges {
     default: Decision,
     /// Where ranges begin; each ends where the next begins.
     starts: BTreeMap<u32, Decision>,
@@ -211,7 +254,7 @@ pub(super) struct Ranges {
 
 impl Ranges {
     /// The same for all numbers.
-    pub(super) fn new(default: u32) -> Self {
+    pub fn new(default: u32) -> Self {
         let default = Decision::new(default);
         Self {
             starts: BTreeMap::from([(0, default.clone())]),
@@ -220,7 +263,7 @@ impl Ranges {
     }
 
     /// What is done with one number; numbers come in ascending order.
-    pub(super) fn set(&mut self, number: u32, decision: Decision) {
+    pub fn set(&mut self, number: u32, decision: Decision) {
         self.starts.insert(number, decision);
         if let Some(next) = number.checked_add(1) {
             self.starts.insert(next, self.default.clone());
@@ -228,13 +271,13 @@ impl Ranges {
     }
 
     /// The same for all numbers from `start` on.
-    pub(super) fn cut(&mut self, start: u32, action: u32) {
+    pub fn cut(&mut self, start: u32, action: u32) {
         self.starts.split_off(&start);
         self.starts.insert(start, Decision::new(action));
     }
 
     /// Finds the range of the number that is loaded by halving, and does what is said there.
-    pub(super) fn code(self) -> Code {
+    fn code(self) -> Code {
         let mut ranges: Vec<_> = self.starts.into_iter().collect();
         ranges.dedup_by(|(_, later), (_, earlier)| later == earlier);
         choose(&ranges)
