@@ -186,9 +186,7 @@ fn found(runtime: &str, options: &[&str], facts: Facts) -> BTreeMap<&'static str
 fn compare(options: &[&str], facts: Facts, known: Known) {
     let [runc, runq] = ["runc", "runq"].map(|runtime| found(runtime, options, facts));
     let known: BTreeMap<_, _> = known.iter().copied().collect();
-    // Past the harness, which keeps what a test that passes prints.
-    let mut log = io::stderr();
-    let mut wrong = Vec::new();
+    let (mut table, mut wrong) = (String::new(), Vec::new());
     for (name, _) in facts {
         let (runc, runq, reason) = (&runc[name], &runq[name], known.get(name));
         let verdict = match (runc == runq, reason) {
@@ -196,12 +194,23 @@ fn compare(options: &[&str], facts: Facts, known: Known) {
             (false, None) => "DIFFERS",
             (false, Some(reason)) => reason,
         };
-        writeln!(log, "{name} | {runc:?} | {runq:?} | {verdict}").unwrap();
+        table += &format!("{name} | {runc:?} | {runq:?} | {verdict}\n");
         if (runc == runq) == reason.is_some() {
             wrong.push(name);
         }
     }
+    show(&table);
     assert!(wrong.is_empty(), "not as it is known: {wrong:?}");
+}
+
+/// Prints past the harness, which keeps what a test that passes prints. It has begun a line with the test's name, and ends that
+/// with the result.
+fn show(text: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let mut log = io::stdout();
+    write!(log, "\n{text}test {name} ... ").unwrap();
+    log.flush().unwrap();
 }
 
 #[test]
