@@ -175,10 +175,14 @@ impl PciRoot {
     }
 
     fn config_write(&self, target: Option<ConfigTarget>, data: &[u8]) {
-        let slot = target.as_ref().map(|target| target.slot);
-        if let Some((mut function, register)) = find_function(&self.slots(), target, data.len()) {
+        let Some(target) = target else {
+            return;
+        };
+        let slot = target.slot;
+        let slots = self.slots();
+        if let Some((mut function, register)) = find_function(&slots, Some(target), data.len()) {
             function.config_write(register, data);
-            self.show(slot.unwrap_or_default(), function.config());
+            self.show(slot, function.config());
         }
     }
 
