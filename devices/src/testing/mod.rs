@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod filter;
 #[cfg(test)]
 pub(crate) mod guest;
 #[cfg(test)]
