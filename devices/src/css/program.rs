@@ -224,7 +224,7 @@ impl Program {
             Format::Zero => 0x00ff_ffff,
             Format::One => 0x7fff_ffff,
         };
-        if self.commands > MOST_COMMANDS || at % 8 != 0 || at > most {
+        if self.commands > MOST_COMMANDS || !at.is_multiple_of(8) || at > most {
             return Err(ProgramCheck);
         }
         let mut bytes = [0; Ccw::SIZE];

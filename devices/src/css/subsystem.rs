@@ -111,7 +111,7 @@ impl ChannelSubsystem {
         operands: &mut dyn Operands,
     ) -> Result<u8, Exception> {
         self.asked.store(true, Ordering::Relaxed);
-        if address % instruction.alignment() != 0 {
+        if !address.is_multiple_of(instruction.alignment()) {
             return Err(Exception::Specification);
         }
         let id = || checked(register_1, true);
