@@ -67,7 +67,7 @@ fn ccw() -> impl Strategy<Value = Ccw> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_instruction_is_answered(

@@ -128,7 +128,7 @@ fn play(driver: &mut Driver, host: &EventFd, event: Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Nothing panics and nothing waits, the hypervisor's bindings balance (the fake one checks each), the device can be
     /// used again after a reset, and be removed.

@@ -19,7 +19,7 @@ use crate::transport::status;
 /// Where the driver has its indicators.
 pub(super) const INDICATORS: u64 = 0x5000;
 const SUMMARY: u64 = 0x5103;
-const CONFIG_INDICATORS: u64 = 0x5200;
+pub(super) const CONFIG_INDICATORS: u64 = 0x5200;
 const FEATURES: u64 = VERSION_1 | EVENT_IDX | 1;
 
 /// A driver of one device.
@@ -102,7 +102,7 @@ impl Driver {
         self.write_status(AGREED)
     }
 
-    fn queue_block(&self, index: u16) -> [u8; 32] {
+    pub(super) fn queue_block(&self, index: u16) -> [u8; 32] {
         let queue = &self.queues[usize::from(index)];
         let mut block = [0; 32];
         block[..8].copy_from_slice(&queue.descriptors().to_be_bytes());
@@ -120,7 +120,7 @@ impl Driver {
         u16::from_be_bytes([block[2], block[3]])
     }
 
-    fn thin_area(class: u8) -> [u8; 25] {
+    pub(super) fn thin_area(class: u8) -> [u8; 25] {
         let mut area = [0; 25];
         area[..8].copy_from_slice(&SUMMARY.to_be_bytes());
         area[8..16].copy_from_slice(&INDICATORS.to_be_bytes());
@@ -165,14 +165,14 @@ impl Driver {
         assert_eq!(self.set_revision(2), DONE);
     }
 
-    fn kick(&self, queue: u16) {
+    pub(super) fn kick(&self, queue: u16) {
         let doorbell = Doorbell::Subchannel { id: FIRST, queue };
         if !self.fabric.guest_rings(doorbell) {
             assert!(self.guest.css.notified(FIRST, queue));
         }
     }
 
-    fn adapter(queue: u64) -> Interrupt {
+    pub(super) fn adapter(queue: u64) -> Interrupt {
         Interrupt::Adapter(AdapterInterrupt {
             class: 3,
             summary: (SUMMARY, 7),

@@ -318,5 +318,8 @@ impl ChannelDevice for VirtioCcw {
 #[path = "ccw_fuzz.rs"]
 mod fuzz;
 #[cfg(test)]
+#[path = "replay_test.rs"]
+mod replay;
+#[cfg(test)]
 #[path = "ccw_test.rs"]
 mod tests;
