@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tracing::warn;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::kick::Kick;
 use super::{QueueEvents, QueueSizeError, StatusChange, Transport};
 use crate::Memory;
 use crate::css::{ChannelDevice, Data, Place, Progress, Reaction, Refusal, SenseId};
@@ -48,8 +49,7 @@ pub struct VirtioCcw {
 
 struct Connected {
     index: u16,
-    kick: EventFd,
-    kick_bound: bool,
+    kick: Kick,
     call: EventFd,
     wired: Wired,
 }
@@ -125,17 +125,14 @@ impl VirtioCcw {
 
     fn connect(&mut self, queues: Vec<QueueEvents>) {
         for QueueEvents { index, kick, call } in queues {
-            let bound = self.fabric.bind_kick(self.doorbell(index), &kick);
-            if let Err(error) = &bound
-                && self.limit.allows()
-            {
-                let device = self.core.kind();
-                warn!("virtio {device}: notifications of queue {index} will be slow: {error}");
-            }
+            let doorbell = Doorbell::Subchannel {
+                id: self.place.word(),
+                queue: index,
+            };
+            let device = self.core.kind();
             self.connected.push(Connected {
                 index,
-                kick,
-                kick_bound: bound.is_ok(),
+                kick: Kick::bind(kick, doorbell, &*self.fabric, device, &self.limit),
                 call,
                 wired: Wired::Nowhere,
             });
@@ -148,13 +145,7 @@ impl VirtioCcw {
         self.indicators = Indicators::None;
         self.config_indicators = None;
         for queue in std::mem::take(&mut self.connected) {
-            let doorbell = self.doorbell(queue.index);
-            if queue.kick_bound
-                && let Err(error) = self.fabric.unbind_kick(doorbell, &queue.kick)
-                && self.limit.allows()
-            {
-                warn!("cannot unbind the notifications at {doorbell:x?}: {error}");
-            }
+            queue.kick.unbind(&*self.fabric, &self.limit);
         }
     }
 
@@ -248,13 +239,6 @@ impl VirtioCcw {
             .is_some_and(|queue| queue.call.read().is_ok())
             && set_classic(&self.memory, indicators, index)
     }
-
-    fn doorbell(&self, queue: u16) -> Doorbell {
-        Doorbell::Subchannel {
-            id: self.place.word(),
-            queue,
-        }
-    }
 }
 
 impl ChannelDevice for VirtioCcw {
@@ -292,8 +276,7 @@ impl ChannelDevice for VirtioCcw {
 
     fn notified(&mut self, queue: u16) -> bool {
         if let Some(queue) = self.connected.iter().find(|known| known.index == queue) {
-            // A full counter means that a kick is pending already.
-            let _ = queue.kick.write(1);
+            queue.kick.signal();
         }
         queue < self.core.queues().count()
     }
