@@ -1,9 +1,12 @@
 //! Any sequence of commands with any data, in any state of the device.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::tests::{Driver, INDICATORS};
+use crate::config_space::ConfigSpace;
 use crate::css::Instruction;
 use crate::fabric::Doorbell;
 use crate::testing::channel::{ChannelGuest, DATA, FIRST};
@@ -25,6 +28,7 @@ enum Event {
     /// The device's side.
     Serve,
     HostSignal,
+    ConfigChange,
     Refuse(bool),
 }
 
@@ -48,6 +52,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Clear),
         3 => Just(Event::Serve),
         1 => Just(Event::HostSignal),
+        2 => Just(Event::ConfigChange),
         1 => any::<bool>().prop_map(Event::Refuse),
     ]
 }
@@ -60,13 +65,9 @@ fn command(guest: &ChannelGuest, command: u8, data: &[u8]) {
 }
 
 fn set_queue(driver: &Driver, index: u8) {
-    let base = 0x1_0000 * (u64::from(index) + 1);
-    let mut block = [0; 32];
-    block[..8].copy_from_slice(&base.to_be_bytes());
+    // Of a third one, which there is not, the block is that of the second.
+    let mut block = driver.queue_block(u16::from(index).min(1));
     block[13] = index;
-    block[15] = 8;
-    block[16..24].copy_from_slice(&(base + 0x1000).to_be_bytes());
-    block[24..].copy_from_slice(&(base + 0x2000).to_be_bytes());
     command(&driver.guest, 0x13, &block);
 }
 
@@ -100,7 +101,7 @@ fn bring_up(driver: &mut Driver) {
     command(&driver.guest, 0x31, &[15]);
 }
 
-fn play(driver: &mut Driver, host: &EventFd, event: Event) {
+fn play(driver: &mut Driver, host: &EventFd, config: &ConfigSpace, event: Event) {
     match event {
         Event::Command(code, data) => command(&driver.guest, code, &data),
         Event::Revision(revision) => command(&driver.guest, 0x83, &[0, revision, 0, 0]),
@@ -108,6 +109,9 @@ fn play(driver: &mut Driver, host: &EventFd, event: Event) {
         Event::SetIndicators(code, at) => set_indicators(driver, code, at),
         Event::BringUp => bring_up(driver),
         Event::Kick(queue) => {
+            if let Some(queue) = driver.queues.get_mut(usize::from(queue)) {
+                queue.receive(1);
+            }
             let doorbell = Doorbell::Subchannel { id: FIRST, queue };
             if !driver.fabric.guest_rings(doorbell) {
                 driver.guest.css.notified(FIRST, queue);
@@ -123,6 +127,7 @@ fn play(driver: &mut Driver, host: &EventFd, event: Event) {
             driver.serve();
         }
         Event::HostSignal => host.write(1).unwrap(),
+        Event::ConfigChange => config.update(0, &[1]).unwrap(),
         Event::Refuse(refuse) => driver.fabric.refuse(refuse),
     }
 }
@@ -137,11 +142,11 @@ proptest! {
         events in prop::collection::vec(event(), 1..60)
     ) {
         let probe = Probe::new();
-        let host = probe.host.try_clone().unwrap();
+        let (host, config) = (probe.host.try_clone().unwrap(), Arc::clone(&probe.config));
         let mut driver = Driver::probe(probe);
         bring_up(&mut driver);
         for event in events {
-            play(&mut driver, &host, event);
+            play(&mut driver, &host, &config, event);
             let (kicks, calls) = driver.fabric.bound();
             prop_assert!(kicks <= 2 && calls <= 2);
         }
