@@ -6,6 +6,7 @@ pub mod boot;
 mod console;
 pub mod css;
 mod features;
+pub mod instruction;
 pub mod kernel;
 pub mod layout;
 mod machine;
