@@ -6,7 +6,8 @@ use kvm_ioctls::Cap;
 pub(crate) const MODULES: &str = "kvm_intel or kvm_amd";
 
 /// What a PC cannot do without, and what to call it.
-pub(crate) const NEEDED: [(Cap, &str); 2] = [
+pub(crate) const NEEDED: [(Cap, &str); 3] = [
+    (Cap::Irqchip, "in-kernel interrupt controller"),
     (Cap::IoeventfdNoLength, "ioeventfd of any length"),
     (Cap::ExtCpuid, "CPUID control"),
 ];

@@ -2,6 +2,7 @@
 //! configuration space in memory alone: by ports, each access would be two exits.
 
 mod ecam;
+pub(crate) mod exits;
 mod fabric;
 pub(crate) mod kvm;
 mod processors;
