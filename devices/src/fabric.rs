@@ -11,7 +11,7 @@ pub enum Doorbell {
     Mmio(u64),
     /// The channel-I/O hypercall of virtio-ccw (virtio 1.3, section 4.3.3.2).
     Subchannel {
-        /// The subchannel's number.
+        /// The word that names the subchannel.
         id: u32,
         /// The queue's index.
         queue: u16,
@@ -40,15 +40,15 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
-/// Which bits announce an adapter interrupt. Bits count from the left.
+/// Which bits announce an adapter interrupt: guest address of a byte, and the bit in it, from the left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdapterInterrupt {
-    /// The hypervisor's name for the adapter.
-    pub adapter: u32,
-    /// Guest address of the byte with the summary bit, and the bit.
-    pub summary: (u64, u32),
-    /// Guest address of the queues' indicators, and the bit of this one.
-    pub indicator: (u64, u64),
+    /// The interruption class, 0 to 7; the hypervisor has an adapter for each.
+    pub class: u8,
+    /// The summary bit.
+    pub summary: (u64, u8),
+    /// The queue's own.
+    pub indicator: (u64, u8),
 }
 
 /// Binds a virtqueue's two eventfds to the outside: `kick` to a doorbell, `call` to an interrupt.

@@ -5,10 +5,12 @@
 //!
 //! To find a device: `dev/`, the list of all virtio devices in `dev/mod.rs`; what each of them is
 //! to the rest: `device.rs`; the registers in front of them: `transport/mod.rs` (what all
-//! transports share) and `transport/pci/`; the rings in guest memory: `queue/`; the thread that
+//! transports share), `transport/pci/`, and `transport/ccw/` on the channel subsystem of `css/`;
+//! the rings in guest memory: `queue/`; the thread that
 //! serves them: `event_loop/`; the kernel's own devices behind them: `vhost.rs`.
 
 pub mod config_space;
+pub mod css;
 pub mod dev;
 pub mod device;
 pub mod event_loop;

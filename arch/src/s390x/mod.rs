@@ -4,7 +4,6 @@
 pub mod boot;
 #[cfg(target_arch = "s390x")]
 mod console;
-pub mod css;
 mod features;
 pub mod instruction;
 pub mod kernel;

@@ -1,8 +1,8 @@
 //! What a transport holds of a device that lives on an event loop's thread.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::{fmt, io};
 
 use tracing::debug;
 use vmm_sys_util::eventfd::EventFd;
@@ -73,6 +73,11 @@ impl DeviceHandle {
         if !self.send(Command::Stop) {
             self.shared.set_state(RunState::Stopped);
         }
+    }
+
+    /// An eventfd that is signalled when the device has stopped.
+    pub(crate) fn stopped(&self) -> io::Result<EventFd> {
+        self.shared.stop_event()
     }
 
     /// Tells the device of a write to its configuration space.

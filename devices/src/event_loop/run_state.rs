@@ -1,9 +1,11 @@
 //! How a device on an event loop is: what its handle and its worker share.
 
-use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::{fmt, io};
 
 use tracing::warn;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::device::Traits;
 use crate::log_limit::LogLimit;
@@ -34,6 +36,8 @@ pub(super) struct Shared {
     state: AtomicU8,
     pending_writes: AtomicUsize,
     log_limit: LogLimit,
+    /// Signalled when the device has stopped, if anybody waits for that.
+    stopped: OnceLock<EventFd>,
 }
 
 impl Shared {
@@ -43,7 +47,23 @@ impl Shared {
             state: AtomicU8::new(RunState::Stopped as u8),
             pending_writes: AtomicUsize::new(0),
             log_limit: LogLimit::default(),
+            stopped: OnceLock::new(),
         }
+    }
+
+    /// The device has stopped.
+    pub(super) fn stopped(&self) {
+        self.set_state(RunState::Stopped);
+        if let Some(event) = self.stopped.get() {
+            // A full counter is a signal, too.
+            let _ = event.write(1);
+        }
+    }
+
+    /// What [`Self::stopped`] signals from now on.
+    pub(super) fn stop_event(&self) -> io::Result<EventFd> {
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        self.stopped.get_or_init(|| event).try_clone()
     }
 
     pub(super) fn state(&self) -> RunState {

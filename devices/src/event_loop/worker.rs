@@ -12,7 +12,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::handle::{Command, DeviceHandle};
-use super::run_state::{RunState, Shared};
+use super::run_state::Shared;
 use super::{EventLoop, Subscriber};
 use crate::device::{Activation, DeviceError, Token, VirtioDevice, Watch};
 use crate::queue::VirtQueue;
@@ -172,7 +172,7 @@ impl Subscriber for Worker {
     /// For a reset, too.
     fn stop(&mut self, ops: &mut EventOps<'_>) {
         self.halt(ops);
-        self.shared.set_state(RunState::Stopped);
+        self.shared.stopped();
     }
 }
 

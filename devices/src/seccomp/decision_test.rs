@@ -1,41 +1,17 @@
-//! What a list comes to, call by call: by an interpreter, so that this needs no kernel with filters.
+//! What a list comes to, call by call.
 
-use libc::sock_filter;
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::filter;
 
 const KILL: u32 = SECCOMP_RET_KILL_PROCESS;
 const ALLOW: u32 = SECCOMP_RET_ALLOW;
 
-/// Runs a program as the kernel does, on `struct seccomp_data`.
-fn run(program: &[sock_filter], architecture: u32, call: c_long, arguments: [u64; 6]) -> u32 {
-    let mut data = Vec::new();
-    data.extend((call as u32).to_ne_bytes());
-    data.extend(architecture.to_ne_bytes());
-    data.extend([0x55; 8]);
-    data.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
-    let (mut at, mut a) = (0, 0_u32);
-    loop {
-        let sock_filter { code, jt, jf, k } = program[at];
-        at += 1;
-        let mut branch = |holds| at += usize::from(if holds { jt } else { jf });
-        match code {
-            0x20 => a = u32::from_ne_bytes(data[k as usize..][..4].try_into().unwrap()),
-            0x54 => a &= k,
-            0x05 => at += k as usize,
-            0x15 => branch(a == k),
-            0x25 => branch(a > k),
-            0x35 => branch(a >= k),
-            0x06 => return k,
-            other => panic!("operation {other:#x}"),
-        }
-    }
-}
-
 fn decide(allowed: Allowed, call: c_long, first: [u64; 3]) -> u32 {
     let [a, b, c] = first;
-    run(&allowed.compile(), NATIVE, call, [a, b, c, 0, 0, 0])
+    let arguments = [a, b, c, 0, 0, 0];
+    filter::decide(&allowed.compile(), NATIVE, call as u32, arguments)
 }
 
 fn any_thread() -> Allowed {
@@ -54,7 +30,10 @@ fn only_what_is_in_the_list() {
     assert_eq!(decide(libc::SYS_read | 0x4000_0000, [0; 3]), KILL);
     assert_eq!(decide(-1, [0; 3]), KILL);
     let program = any_thread().compile();
-    assert_eq!(run(&program, NATIVE ^ 1, libc::SYS_read, [0; 6]), KILL);
+    assert_eq!(
+        filter::decide(&program, NATIVE ^ 1, libc::SYS_read as u32, [0; 6]),
+        KILL
+    );
 }
 
 #[test]
@@ -104,7 +83,7 @@ proptest! {
         let listed = ANY_THREAD.iter().any(|listed| *listed as u32 == call);
         let other = !listed && ![libc::SYS_clone, libc::SYS_clone3].contains(&c_long::from(call));
         if other || architecture != NATIVE {
-            prop_assert_eq!(run(&program, architecture, c_long::from(call), [0; 6]), KILL);
+            prop_assert_eq!(filter::decide(&program, architecture, call, [0; 6]), KILL);
         }
     }
 }

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod filter;
+#[cfg(test)]
+pub(crate) mod channel;
 #[cfg(test)]
 pub(crate) mod guest;
 #[cfg(test)]
@@ -274,7 +277,7 @@ pub struct FakeFabric {
 #[derive(Debug, Default)]
 struct Bindings {
     kicks: BTreeMap<Doorbell, Bound>,
-    calls: Vec<(Gsi, MsiMessage, Bound)>,
+    calls: Vec<(Gsi, Interrupt, Bound)>,
 }
 
 /// An eventfd as the hypervisor knows it: a duplicate, and the number that it was bound by.
@@ -292,19 +295,34 @@ impl FakeFabric {
 
     /// A write of the guest to `address`. Returns whether an eventfd is bound there.
     pub fn guest_writes(&self, address: u64) -> bool {
+        self.guest_rings(Doorbell::Mmio(address))
+    }
+
+    /// The guest rings a doorbell. Returns whether an eventfd is bound there.
+    pub fn guest_rings(&self, doorbell: Doorbell) -> bool {
         let state = self.state();
-        let kick = state.kicks.get(&Doorbell::Mmio(address));
+        let kick = state.kicks.get(&doorbell);
         kick.map(|kick| kick.event.write(1).unwrap()).is_some()
     }
 
-    /// The interrupts that were raised since the last time.
+    /// The messages that were raised since the last time.
     pub fn interrupts(&self) -> Vec<MsiMessage> {
+        let raised = self.raised().into_iter();
+        let messages = raised.filter_map(|interrupt| match interrupt {
+            Interrupt::Msi(message) => Some(message),
+            Interrupt::Adapter(_) => None,
+        });
+        messages.collect()
+    }
+
+    /// All interrupts that were raised since the last time.
+    pub fn raised(&self) -> Vec<Interrupt> {
         let state = self.state();
         let raised = state
             .calls
             .iter()
             .filter(|(_, _, c)| c.event.read().is_ok());
-        raised.map(|&(_, message, _)| message).collect()
+        raised.map(|&(_, interrupt, _)| interrupt).collect()
     }
 
     /// How many kicks and calls are bound.
@@ -367,16 +385,13 @@ impl Fabric for FakeFabric {
 
     fn bind_call(&self, gsi: Gsi, interrupt: Interrupt, call: &EventFd) -> io::Result<()> {
         self.check()?;
-        let Interrupt::Msi(message) = interrupt else {
-            panic!("{interrupt:?} of a PCI function");
-        };
         let mut state = self.state();
         // KVM has one message a route, and one binding an eventfd.
-        for (other, other_message, bound) in &state.calls {
-            assert!(*other != gsi || *other_message == message, "{gsi:?}");
+        for (other, other_interrupt, bound) in &state.calls {
+            assert!(*other != gsi || *other_interrupt == interrupt, "{gsi:?}");
             assert_ne!(bound.fd, call.as_raw_fd(), "bound to {other:?} already");
         }
-        state.calls.push((gsi, message, Bound::new(call)));
+        state.calls.push((gsi, interrupt, Bound::new(call)));
         Ok(())
     }
 

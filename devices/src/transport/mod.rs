@@ -1,6 +1,8 @@
 //! What all transports share: status, features and queue registers (virtio 1.3, sections 2.1 to 2.7
 //! and 3.1). A transport decodes its bus's accesses to calls of this, and binds eventfds when told.
 
+pub mod ccw;
+mod kick;
 pub mod pci;
 mod queue_registers;
 

@@ -127,6 +127,13 @@ impl QueueRegisters {
         }
     }
 
+    /// Takes the selected queue back to how it is after a reset.
+    pub fn give_up(&mut self) {
+        if let Some(queue) = self.queues.get_mut(usize::from(self.selected)) {
+            queue.reset();
+        }
+    }
+
     /// The address of an area of the selected queue.
     pub fn address(&self, area: Area) -> u64 {
         self.queue().map_or(0, |queue| address(queue, area))

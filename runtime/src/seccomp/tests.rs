@@ -1,5 +1,6 @@
 //! The program beside the profile that it is made from.
 
+use devices::testing::filter;
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSyscall};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -50,44 +51,14 @@ impl Call {
         call.arguments[..arguments.len()].copy_from_slice(arguments);
         call
     }
-
-    /// `struct seccomp_data`.
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(self.number.to_ne_bytes());
-        bytes.extend(self.architecture.to_ne_bytes());
-        bytes.extend(0x5555_5555_5555_u64.to_ne_bytes());
-        bytes.extend(
-            self.arguments
-                .iter()
-                .flat_map(|argument| argument.to_ne_bytes()),
-        );
-        bytes
-    }
 }
 
-/// Runs a program as the kernel does.
 fn run(program: &[FilterInstruction], call: &Call) -> u32 {
-    let data = call.bytes();
-    let (mut at, mut a) = (0, 0_u32);
-    loop {
-        let FilterInstruction { code, jt, jf, k } = program[at];
-        at += 1;
-        let mut branch = |holds| at += usize::from(if holds { jt } else { jf });
-        match code {
-            0x20 => {
-                let offset = k as usize;
-                a = u32::from_ne_bytes(data[offset..offset + 4].try_into().unwrap());
-            }
-            0x54 => a &= k,
-            0x05 => at += k as usize,
-            0x15 => branch(a == k),
-            0x25 => branch(a > k),
-            0x35 => branch(a >= k),
-            0x06 => return k,
-            other => panic!("operation {other:#x}"),
-        }
-    }
+    let instructions = program
+        .iter()
+        .map(|&FilterInstruction { code, jt, jf, k }| libc::sock_filter { code, jt, jf, k });
+    let program: Vec<_> = instructions.collect();
+    filter::decide(&program, call.architecture, call.number, call.arguments)
 }
 
 fn action(action: impl ToString, number: Option<u32>) -> u32 {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tests::pattern::{Digest, Pattern};
 
 /// Sends and receives over a network, and checks what arrives.
@@ -42,13 +42,30 @@ enum Verb {
     NameServer { address: String },
     /// Count requests and answers of one byte by TCP, for so many milliseconds
     Ping { address: String, milliseconds: u64 },
+    /// Send or receive so many MiB by TCP, unchecked, again and again; says the microseconds of each
+    Stream {
+        address: String,
+        #[arg(value_enum)]
+        way: Way,
+        mib: u64,
+        times: u32,
+    },
+}
+
+/// From the client's side.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Way {
+    Send,
+    Receive,
 }
 
 /// Seeds of what the client sends, and of what the server does.
 const CLIENT: u64 = 1;
 const SERVER: u64 = 2;
-/// Lengths of a connection that counts requests.
+/// First length of a connection that counts requests, and of those whose bytes nobody checks: the second one is how many.
 const PING: u64 = u64::MAX;
+const SEND: u64 = u64::MAX - 1;
+const RECEIVE: u64 = u64::MAX - 2;
 /// A lost datagram is sent again after this time, so often.
 const RETRY: Duration = Duration::from_secs(2);
 const TRIES: u32 = 30;
@@ -67,6 +84,12 @@ fn main() -> ExitCode {
             address,
             milliseconds,
         } => ping(&address, Duration::from_millis(milliseconds)),
+        Verb::Stream {
+            address,
+            way,
+            mib,
+            times,
+        } => (0..times).try_for_each(|_| stream(&address, way, mib << 20)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,15 +136,21 @@ fn answer(mut connection: TcpStream) -> Result<()> {
         connection.read_exact(length)?;
     }
     let [theirs, ours] = lengths.map(u64::from_le_bytes);
-    if theirs == PING {
-        connection.set_nodelay(true)?;
-        let mut byte = [0];
-        while connection.read(&mut byte)? == 1 {
-            connection.write_all(&byte)?;
-        }
-        return Ok(());
+    match theirs {
+        PING => pong(connection),
+        SEND => take(&mut connection, ours),
+        RECEIVE => give(&mut connection, ours),
+        _ => exchange(connection, (SERVER, ours), (CLIENT, theirs)),
     }
-    exchange(connection, (SERVER, ours), (CLIENT, theirs))
+}
+
+fn pong(mut connection: TcpStream) -> Result<()> {
+    connection.set_nodelay(true)?;
+    let mut byte = [0];
+    while connection.read(&mut byte)? == 1 {
+        connection.write_all(&byte)?;
+    }
+    Ok(())
 }
 
 /// Sends so many bytes of a seed while it receives so many of another; then both sides compare.
@@ -171,6 +200,39 @@ fn ping(address: &str, time: Duration) -> Result<()> {
     }
     println!("{}", count * 1000 / time.as_millis().max(1) as u64);
     Ok(())
+}
+
+fn stream(address: &str, way: Way, bytes: u64) -> Result<()> {
+    let (mut connection, _) = connect(address)?;
+    let begun = Instant::now();
+    let kind = if way == Way::Send { SEND } else { RECEIVE };
+    connection.write_all(&[kind.to_le_bytes(), bytes.to_le_bytes()].concat())?;
+    match way {
+        Way::Send => give(&mut connection, bytes)?,
+        Way::Receive => take(&mut connection, bytes)?,
+    }
+    println!("{}", begun.elapsed().as_micros());
+    Ok(())
+}
+
+/// Sends so many bytes, and waits until the other side has them all.
+fn give(connection: &mut TcpStream, bytes: u64) -> Result<()> {
+    let zeros = [0; 1 << 16];
+    for _ in 0..bytes / zeros.len() as u64 {
+        connection.write_all(&zeros)?;
+    }
+    connection.read_exact(&mut [0]).context("the other side")
+}
+
+fn take(connection: &mut TcpStream, bytes: u64) -> Result<()> {
+    let mut buffer = [0; 1 << 16];
+    let mut left = bytes;
+    while left > 0 {
+        let read = connection.read(&mut buffer)?;
+        ensure!(read > 0, "{left} bytes are missing");
+        left = left.saturating_sub(read as u64);
+    }
+    Ok(connection.write_all(&[1])?)
 }
 
 fn connect(address: &str) -> Result<(TcpStream, SocketAddr)> {

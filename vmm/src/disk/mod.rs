@@ -104,8 +104,7 @@ impl Disk {
                 config.found_raw = !block && self.format.is_none();
             }
             Format::Qcow2 => {
-                let direct = self.cache == Cache::None;
-                let image = qcow2::open(file.try_clone()?, &self.path, direct, self.read_only)?;
+                let image = qcow2::open(file.try_clone()?, &self.path, self.cache, self.read_only)?;
                 config.size = image.access.size();
                 // The file is read and written a cluster at a time, whatever the guest does.
                 config.blocks.logical = SECTOR;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use devices::dev::blk::Image;
+use devices::dev::blk::{Cache, Image, Ordered};
 use imago::qcow2::Qcow2;
 use imago::{
     FormatAccess, FormatDriverBuilder, Storage, StorageOpenOptions, file,
@@ -19,7 +19,8 @@ use super::{lock, qcow2_check};
 ///
 /// # Errors
 /// When it is broken, uses what we do not know, or names a file that is not beside it.
-pub(super) fn open(file: File, path: &Path, direct: bool, read_only: bool) -> Result<Image> {
+pub(super) fn open(file: File, path: &Path, cache: Cache, read_only: bool) -> Result<Image> {
+    let direct = cache == Cache::None;
     let path = path.canonicalize()?;
     let options = StorageOpenOptions::new()
         .filename(&path)
@@ -27,11 +28,16 @@ pub(super) fn open(file: File, path: &Path, direct: bool, read_only: bool) -> Re
         .direct(direct);
     qcow2_check::check(&File::open(&path)?, !read_only).context("qcow2 image")?;
     let storage = file::File::from_open_file(file, options)?;
+    let storage = if read_only {
+        Ordered::read_only(storage)
+    } else {
+        Ordered::new(storage, cache != Cache::Unsafe).context("qcow2 image")?
+    };
     let mut chain = Chain {
         folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
         locked: Vec::new(),
     };
-    let image = Qcow2::<file::File>::builder(storage)
+    let image = Qcow2::<Ordered<file::File>>::builder(storage)
         .write(!read_only)
         .storage_open_options(StorageOpenOptions::new().direct(direct))
         .open(Gate(&mut chain))

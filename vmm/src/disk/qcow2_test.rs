@@ -24,7 +24,7 @@ fn image(folder: &Path, name: &str, options: &[&str]) -> Option<PathBuf> {
 
 fn open_image(path: &Path) -> Result<Image> {
     let file = File::options().read(true).write(true).open(path)?;
-    open(file, path, false, false)
+    open(file, path, Cache::Writeback, false)
 }
 
 fn error(path: &Path) -> String {

@@ -12,6 +12,7 @@ use imago::{FormatAccess, file};
 use libc::FALLOC_FL_PUNCH_HOLE;
 use vm_memory::VolatileSlice;
 
+use super::ordered::Ordered;
 use super::pieces::Pieces;
 use super::request::Range;
 use super::task::{Call, Task};
@@ -20,7 +21,7 @@ use super::task::{Call, Task};
 #[derive(Debug)]
 pub struct Image {
     /// Its contents, as the guest sees them.
-    pub access: FormatAccess<file::File>,
+    pub access: FormatAccess<Ordered<file::File>>,
     /// What else has to stay open while it is used: files that are locked.
     pub locked: Vec<File>,
 }
@@ -57,7 +58,11 @@ pub(super) fn make(image: &mut Image, task: &Task) -> io::Result<usize> {
 /// Has a range read as zeroes. The crate does so with whole clusters only: in the last one of an image
 /// that does not end with it, it miscounts those that it is to clear in part (imago 0.2.6,
 /// `soft_ensure_zero`).
-fn clear(access: &mut FormatAccess<file::File>, range: Range, free: bool) -> io::Result<()> {
+fn clear(
+    access: &mut FormatAccess<Ordered<file::File>>,
+    range: Range,
+    free: bool,
+) -> io::Result<()> {
     let cluster = access.inner().zero_granularity();
     let cluster = cluster.ok_or(io::ErrorKind::Unsupported)?;
     let end = range.offset + range.length;
@@ -73,7 +78,11 @@ fn clear(access: &mut FormatAccess<file::File>, range: Range, free: bool) -> io:
 }
 
 /// Writes them from `offset` to `end`.
-fn write_zeroes(access: &FormatAccess<file::File>, mut offset: u64, end: u64) -> io::Result<()> {
+fn write_zeroes(
+    access: &FormatAccess<Ordered<file::File>>,
+    mut offset: u64,
+    end: u64,
+) -> io::Result<()> {
     let zeroes = Pieces::zero_bytes();
     while offset < end {
         let length = zeroes.len().min((end - offset) as usize);
@@ -91,10 +100,8 @@ pub(super) fn finish(image: &Image) -> io::Result<()> {
     image.access.flush()
 }
 
-/// The guest's data, and the file's length, are on stable storage before what the image says where they are: else a crash of
-/// the host leaves tables that lead to behind the end of the file.
-fn sync(access: &FormatAccess<file::File>) -> io::Result<()> {
-    access.sync()?;
+/// What the image says where is, and then all of it, is on stable storage.
+fn sync(access: &FormatAccess<Ordered<file::File>>) -> io::Result<()> {
     access.flush()?;
     access.sync()
 }

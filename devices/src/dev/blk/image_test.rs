@@ -20,7 +20,8 @@ fn storage(file: &File) -> file::File {
 }
 
 fn open(file: &File) -> Image {
-    let image = Qcow2::<file::File>::builder(storage(file)).write(true);
+    let ordered = Ordered::new(storage(file), true).unwrap();
+    let image = Qcow2::<Ordered<file::File>>::builder(ordered).write(true);
     Image {
         access: FormatAccess::new(image.open(DenyImplicitOpenGate::default()).unwrap()),
         locked: Vec::new(),

@@ -13,6 +13,7 @@ mod engine;
 mod gather;
 mod image;
 mod layout;
+mod ordered;
 mod pieces;
 mod request;
 mod ring;
@@ -31,6 +32,7 @@ use vmm_sys_util::epoll::EventSet;
 pub use cache::Cache;
 pub use engine::Contents;
 pub use image::{Image, QCOW2_MAGIC};
+pub use ordered::Ordered;
 
 use self::engine::Engine;
 use self::gather::Gather;

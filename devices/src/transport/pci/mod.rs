@@ -16,9 +16,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tracing::warn;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::kick::Kick;
 use super::{QueueEvents, QueueSizeError, StatusChange, Transport};
 use crate::Memory;
 use crate::event_loop::DeviceHandle;
@@ -52,8 +52,7 @@ pub struct VirtioPci {
 
 struct Connected {
     index: u16,
-    kick: EventFd,
-    kick_bound: bool,
+    kick: Kick,
     call: Arc<EventFd>,
 }
 
@@ -177,17 +176,10 @@ impl VirtioPci {
 
     fn connect(&mut self, queues: Vec<QueueEvents>) {
         for QueueEvents { index, kick, call } in queues {
-            let bound = self.fabric.bind_kick(self.doorbell(index), &kick);
-            if let Err(error) = &bound
-                && self.limit.allows()
-            {
-                let device = self.core.kind();
-                warn!("virtio {device}: notifications of queue {index} will be slow: {error}");
-            }
+            let (doorbell, device) = (Doorbell::Mmio(self.notify_address(index)), self.core.kind());
             self.connected.push(Connected {
                 index,
-                kick,
-                kick_bound: bound.is_ok(),
+                kick: Kick::bind(kick, doorbell, &*self.fabric, device, &self.limit),
                 call: Arc::new(call),
             });
         }
@@ -198,18 +190,8 @@ impl VirtioPci {
         self.msix.detach_all();
         self.vectors = Vectors::new(self.vectors.queues.len());
         for queue in std::mem::take(&mut self.connected) {
-            let doorbell = self.doorbell(queue.index);
-            if queue.kick_bound
-                && let Err(error) = self.fabric.unbind_kick(doorbell, &queue.kick)
-                && self.limit.allows()
-            {
-                warn!("cannot unbind the notifications at {doorbell:x?}: {error}");
-            }
+            queue.kick.unbind(&*self.fabric, &self.limit);
         }
-    }
-
-    fn doorbell(&self, index: u16) -> Doorbell {
-        Doorbell::Mmio(self.notify_address(index))
     }
 
     fn notify_address(&self, index: u16) -> u64 {
@@ -221,8 +203,7 @@ impl VirtioPci {
     fn notify(&self, offset: u64) {
         let mut queues = self.connected.iter();
         if let Some(queue) = queues.find(|q| self.notify_address(q.index) == self.bar + offset) {
-            // A full counter means that a kick is pending already.
-            let _ = queue.kick.write(1);
+            queue.kick.signal();
         }
     }
 }

@@ -42,6 +42,8 @@ pub mod pmcw_flags {
     pub const DEVICE_VALID: u16 = 0x0001;
     /// These have to be 0.
     pub const INVALID: u16 = 0x0700;
+    /// What the guest sets: class, enabled, and how paths are used and measured.
+    pub const CHANGEABLE: u16 = 0x38fc;
 }
 
 block! {
@@ -72,10 +74,8 @@ pub mod scsw_control {
     pub const CLEAR: u16 = 0x1000;
     /// All functions.
     pub const FUNCTIONS: u16 = 0x7000;
-    /// What is under way.
-    pub const ACTIVITY: u16 = 0x0fe0;
-    /// Waits to be resumed.
-    pub const SUSPENDED: u16 = 0x0020;
+    /// The program is under way, at the subchannel and at the device.
+    pub const ACTIVE: u16 = 0x00c0;
     /// Kinds of status: alert, intermediate, primary, secondary.
     pub const ALERT: u16 = 0x0010;
     /// See [`ALERT`].
@@ -86,6 +86,20 @@ pub mod scsw_control {
     pub const SECONDARY: u16 = 0x0002;
     /// There is a status for the guest to fetch.
     pub const STATUS_PENDING: u16 = 0x0001;
+    /// What a program ends with.
+    pub const ENDED: u16 = PRIMARY | SECONDARY | STATUS_PENDING;
+}
+
+/// Of [`Scsw::flags`]: those that come from the ORB's control, and those that come with a status.
+pub mod scsw_flags {
+    /// Key, suspension, format, prefetch and the like, where the ORB's control has them.
+    pub const REQUESTED: u16 = 0xf8f8;
+    /// Deferred condition code 3: none of the paths exists.
+    pub const NO_PATH: u16 = 0x0300;
+    /// The extended status says more.
+    pub const EXTENDED_STATUS: u16 = 0x0400;
+    /// There are sense data in the extended control.
+    pub const EXTENDED_CONTROL: u16 = 0x0002;
 }
 
 /// Of [`Scsw::device_status`].
@@ -100,12 +114,12 @@ pub mod device_status {
 
 /// Of [`Scsw::subchannel_status`].
 pub mod subchannel_status {
+    /// The program wanted the guest to know how far it is.
+    pub const PROGRAM_CONTROLLED: u8 = 0x80;
     /// The command's count is not that of its data.
     pub const INCORRECT_LENGTH: u8 = 0x40;
     /// The program is wrong.
     pub const PROGRAM_CHECK: u8 = 0x20;
-    /// Its memory may not be used so.
-    pub const PROTECTION_CHECK: u8 = 0x10;
 }
 
 block! {
@@ -132,6 +146,14 @@ block! {
         /// Sense data.
         extended_control: [u8; 32],
     }
+}
+
+/// Of [`Pmcw::characteristics`].
+pub mod characteristics {
+    /// Sense data come with the status that tells of them.
+    pub const CONCURRENT_SENSE: u32 = 0x1;
+    /// What the guest sets: that, and the format of measurements.
+    pub const CHANGEABLE: u32 = 0x5;
 }
 
 impl Pmcw {
@@ -170,6 +192,25 @@ pub struct SubchannelId {
 }
 
 impl SubchannelId {
+    /// Of the machine's only image and set.
+    pub fn of(number: u16) -> Self {
+        Self {
+            image: 0,
+            set: 0,
+            number,
+        }
+    }
+
+    /// Whether there may be such a subchannel: in the image 0xfe of virtual devices, which is the one without a name, too.
+    pub fn is_ours(self) -> bool {
+        matches!(self.image, 0 | 0xfe) && self.set == 0
+    }
+
+    /// As the guest writes it, in the image without a name.
+    pub fn word(self) -> u32 {
+        1 << 16 | u32::from(self.set) << 17 | u32::from(self.number)
+    }
+
     /// Reads the word; unset if it cannot be one, which is an operand exception.
     pub fn from_word(word: u32) -> Option<Self> {
         const ONE: u32 = 1 << 16;

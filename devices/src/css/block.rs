@@ -62,32 +62,32 @@ macro_rules! block {
 
         impl $name {
             /// Its bytes in guest memory.
-            pub const SIZE: usize = 0 $(+ <$type as $crate::s390x::css::block::Field>::SIZE)*;
+            pub const SIZE: usize = 0 $(+ <$type as $crate::css::block::Field>::SIZE)*;
 
             /// From guest memory.
             pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
-                $crate::s390x::css::block::Field::take(&mut &bytes[..])
+                $crate::css::block::Field::take(&mut &bytes[..])
             }
 
             /// As it is in guest memory.
             pub fn to_bytes(self) -> [u8; Self::SIZE] {
                 let mut bytes = Vec::with_capacity(Self::SIZE);
-                $crate::s390x::css::block::Field::put(self, &mut bytes);
+                $crate::css::block::Field::put(self, &mut bytes);
                 let mut array = [0; Self::SIZE];
                 array.copy_from_slice(&bytes);
                 array
             }
         }
 
-        impl $crate::s390x::css::block::Field for $name {
+        impl $crate::css::block::Field for $name {
             const SIZE: usize = Self::SIZE;
             fn take(rest: &mut &[u8]) -> Self {
                 Self {
-                    $($field: $crate::s390x::css::block::Field::take(rest),)*
+                    $($field: $crate::css::block::Field::take(rest),)*
                 }
             }
             fn put(self, bytes: &mut Vec<u8>) {
-                $($crate::s390x::css::block::Field::put(self.$field, bytes);)*
+                $($crate::css::block::Field::put(self.$field, bytes);)*
             }
         }
     };
