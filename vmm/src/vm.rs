@@ -104,6 +104,7 @@ impl<B: Board> Vm<B> {
         let mut board = B::new(kvm, config.cpus, config.memory, &config.cpu_features()?)?;
         let boot = config.boot()?;
         let attached = attach(&mut board, &mut event_loop, &mut config)?;
+        board.serve(&mut event_loop);
         board.load(&boot)?;
         let vcpus = (0..config.cpus)
             .map(|index| board.vcpu(index).with_context(|| format!("vcpu {index}")))

@@ -54,7 +54,7 @@ pub trait Bus: Send + Sync {
 
 /// A machine without its vCPU threads: VM, memory, interrupt controllers, buses.
 ///
-/// Called in this order: `new`, `attach` and `attach_console` as often as needed, `load`, then
+/// Called in this order: `new`, `attach` and `attach_console` as often as needed, `serve`, `load`, then
 /// `vcpu` once for each index, all on the thread that builds the VM; then `run` on vCPU threads.
 pub trait Board: Bus + Sized + 'static {
     /// A machine with room for `cpus` vCPUs, and `memory` bytes of RAM.
@@ -71,6 +71,11 @@ pub trait Board: Bus + Sized + 'static {
     /// # Errors
     /// When KVM refuses its interrupt.
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()>;
+
+    /// Puts on the event loop what the machine itself has to be served there.
+    fn serve(&self, event_loop: &mut EventLoop) {
+        let _ = event_loop;
+    }
 
     /// Loads what the guest boots, and describes the machine to it.
     ///

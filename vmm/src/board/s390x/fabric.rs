@@ -37,7 +37,7 @@ pub(super) fn adapters() -> impl Iterator<Item = kvm_s390_io_adapter> {
     (0..8).map(|class| kvm_s390_io_adapter {
         id: class.into(),
         isc: class,
-        maskable: 0,
+        maskable: 1,
         swap: 1,
         flags: 0,
     })
@@ -90,7 +90,7 @@ fn notification(doorbell: Doorbell) -> io::Result<(u32, u16)> {
 
 fn route((gsi, interrupt): (Gsi, AdapterInterrupt)) -> AdapterRoute {
     let AdapterInterrupt {
-        adapter,
+        class,
         summary,
         indicator,
     } = interrupt;
@@ -98,8 +98,8 @@ fn route((gsi, interrupt): (Gsi, AdapterInterrupt)) -> AdapterRoute {
         gsi: gsi.0,
         ind_addr: indicator.0,
         summary_addr: summary.0,
-        ind_offset: indicator.1,
-        summary_offset: summary.1,
-        adapter_id: adapter,
+        ind_offset: indicator.1.into(),
+        summary_offset: summary.1.into(),
+        adapter_id: class.into(),
     }
 }

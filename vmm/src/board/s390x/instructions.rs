@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::hypervisor::Cpu;
 
 /// What an instruction comes to.
-enum Done {
+pub(super) enum Done {
     /// This condition code.
     Code(u8),
     /// As a hypercall: it has none.
@@ -21,8 +21,8 @@ enum Done {
 }
 
 /// Interruptions of the program (chapter 6).
-mod program {
-    pub(super) const OPERATION: u16 = 0x01;
+pub(super) mod program {
+    pub(in super::super) const OPERATION: u16 = 0x01;
     pub(super) const PRIVILEGED_OPERATION: u16 = 0x02;
     pub(super) const SPECIFICATION: u16 = 0x06;
 }
@@ -38,11 +38,10 @@ impl Mainframe {
             Instruction::Unknown => Done::Program(program::OPERATION),
             _ if cpu.psw().is_problem_state() => Done::Program(program::PRIVILEGED_OPERATION),
             Instruction::ServiceCall { command, block } => self.service_call(command, block)?,
-            // There are no subchannels.
-            Instruction::ChannelIo(_) => Done::Code(3),
+            Instruction::ChannelIo(io) => self.channel_io(cpu, io),
             Instruction::Topology { function } => topology(function),
             Instruction::Diagnose { code: IPL, r1, r3 } => ipl(cpu, r1, r3),
-            Instruction::Diagnose { code: VIRTIO, .. } => notify(cpu),
+            Instruction::Diagnose { code: VIRTIO, .. } => self.notify(cpu),
             Instruction::Diagnose { .. } => Done::Program(program::SPECIFICATION),
             Instruction::Signal(signal) => {
                 let answer = self.processors.signal(&signal);
@@ -51,6 +50,19 @@ impl Mainframe {
             }
         };
         finish(cpu, done)
+    }
+
+    /// A hypercall of virtio-ccw that KVM knows no queue for (virtio 1.3, section 4.3.3.2).
+    fn notify(&self, cpu: &mut Cpu<'_>) -> Done {
+        const NOTIFY: u64 = 3;
+        let [_, function, subchannel, queue, ..] = *cpu.registers();
+        if function != NOTIFY {
+            return Done::Program(program::SPECIFICATION);
+        }
+        let known = self.css.notified(subchannel as u32, queue as u16);
+        let answer = if known { 0 } else { -i64::from(libc::EINVAL) };
+        cpu.set_register(2, answer as u64);
+        Done::NoCode
     }
 
     fn service_call(&self, command: u32, block: u64) -> Result<Done> {
@@ -64,7 +76,7 @@ impl Mainframe {
 }
 
 /// What the guest sees of an instruction, before it goes on.
-fn finish(cpu: &mut Cpu<'_>, done: Done) -> Result<Option<Exit>> {
+pub(super) fn finish(cpu: &mut Cpu<'_>, done: Done) -> Result<Option<Exit>> {
     match done {
         Done::Code(code) => cpu.set_condition_code(code),
         Done::NoCode => {}
@@ -101,16 +113,6 @@ fn ipl(cpu: &mut Cpu<'_>, r1: u8, r3: u8) -> Done {
         _ => return Done::Program(program::SPECIFICATION),
     };
     cpu.set_register(r1 | 1, answer);
-    Done::NoCode
-}
-
-/// A hypercall of virtio-ccw that KVM knows no queue for (virtio 1.3, section 4.3.3.2).
-fn notify(cpu: &mut Cpu<'_>) -> Done {
-    const NOTIFY: u64 = 3;
-    if cpu.registers()[1] != NOTIFY {
-        return Done::Program(program::SPECIFICATION);
-    }
-    cpu.set_register(2, i64::from(-libc::EINVAL) as u64);
     Done::NoCode
 }
 

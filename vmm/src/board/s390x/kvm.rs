@@ -15,6 +15,9 @@ pub(crate) const NEEDED: [(Cap, &str); 6] = [
     (Cap::S390VcpuResets, "resets of vCPUs"),
 ];
 
+/// What vCPU threads ask of the kernel beside what they do for any machine: devices on subchannels hear of eventfds.
+pub(crate) const VCPU_CALLS: [libc::c_long; 1] = [libc::SYS_epoll_ctl];
+
 /// What /proc/cpuinfo shows where [`shows_virtualisation`] is false.
 pub(crate) const WITHOUT_VIRTUALISATION: &str = "no sie";
 

@@ -4,6 +4,7 @@
 pub(crate) mod exits;
 mod fabric;
 mod instructions;
+mod io;
 pub(crate) mod kvm;
 mod processors;
 mod sclp;
@@ -15,9 +16,12 @@ use anyhow::{Context, Result, bail};
 use arch::kernel::Entry;
 use arch::{CpuFeatures, Machine, layout};
 use devices::Memory;
+use devices::css::{ChannelSubsystem, SignalSubscriber};
 use devices::dev::console::Streams;
 use devices::event_loop::{DeviceHandle, EventLoop};
+use devices::fabric::Fabric;
 use devices::legacy::LineSubscriber;
+use devices::transport::ccw::VirtioCcw;
 
 use super::{Board, Boot, Bus};
 use crate::exit::Exit;
@@ -32,6 +36,7 @@ pub struct Mainframe {
     vm: Arc<VmFd>,
     memory: Arc<Memory>,
     fabric: Arc<KvmFabric>,
+    css: Arc<ChannelSubsystem>,
     sclp: Arc<Mutex<Sclp>>,
     machine: Machine,
     processors: Processors,
@@ -72,11 +77,15 @@ impl Board for Mainframe {
             memory::populate(&memory)
                 .with_context(|| format!("{mib} MiB of guest memory at once"))?;
         }
+        let memory = Arc::new(memory);
+        let interrupts = Box::new(io::Interrupts(Arc::clone(&vm)));
+        let css = ChannelSubsystem::new(Arc::clone(&memory), interrupts);
         Ok(Self {
+            css: Arc::new(css.context("channel subsystem")?),
             fabric: Arc::new(KvmFabric::new(Arc::clone(&vm))),
             sclp: Arc::new(Mutex::new(Sclp::new(Arc::clone(&vm)).context("console")?)),
             vm,
-            memory: Arc::new(memory),
+            memory,
             machine,
             processors: Processors::new(cpus, machine.memory),
             entry: None,
@@ -92,6 +101,10 @@ impl Board for Mainframe {
         let Streams { input, output } = streams;
         event_loop.add_subscriber(LineSubscriber::new(self.sclp.clone(), input, output));
         Ok(())
+    }
+
+    fn serve(&self, event_loop: &mut EventLoop) {
+        event_loop.add_subscriber(SignalSubscriber::new(Arc::clone(&self.css)));
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {
@@ -138,6 +151,10 @@ impl Board for Mainframe {
     fn run(&self, exit: VcpuExit<'_>) -> Result<Option<Exit>> {
         match exit {
             VcpuExit::S390Sieic(mut cpu, intercept) => self.intercepted(&mut cpu, intercept),
+            VcpuExit::S390Tsch(mut cpu, test) => {
+                let done = self.test_subchannel(&cpu, test)?;
+                instructions::finish(&mut cpu, done)
+            }
             VcpuExit::S390Reset => Ok(Some(Exit::Reset)),
             other => bail!("the guest's processor stopped for {other:?}, which no mainframe does"),
         }
@@ -145,11 +162,16 @@ impl Board for Mainframe {
 }
 
 impl Bus for Mainframe {
-    fn attach(&self, _: DeviceHandle) -> Result<u8> {
-        bail!("there is no bus for virtio devices on s390x yet")
+    fn attach(&self, device: DeviceHandle) -> Result<u8> {
+        let fabric: Arc<dyn Fabric> = self.fabric.clone();
+        let place = self.css.free_place()?;
+        let device = VirtioCcw::new(device, Arc::clone(&self.memory), fabric, place)?;
+        Ok(self.css.add(Box::new(device))?)
     }
 
-    fn detach(&self, _: u8) {}
+    fn detach(&self, slot: u8) {
+        self.css.remove(slot);
+    }
 }
 
 impl Mainframe {

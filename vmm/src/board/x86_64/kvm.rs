@@ -12,6 +12,9 @@ pub(crate) const NEEDED: [(Cap, &str); 3] = [
     (Cap::ExtCpuid, "CPUID control"),
 ];
 
+/// What vCPU threads ask of the kernel beside what they do for any machine.
+pub(crate) const VCPU_CALLS: [libc::c_long; 0] = [];
+
 /// What /proc/cpuinfo shows where [`shows_virtualisation`] is false.
 pub(crate) const WITHOUT_VIRTUALISATION: &str = "neither vmx nor svm";
 
