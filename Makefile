@@ -8,7 +8,7 @@ CMD ?= echo "Hello from Linux $(uname -r) in a container of its own machine"
 override CMD := $(value CMD)
 export CMD
 
-.PHONY: build install release deb run test test-unit test-host test-boot test-docker test-crash lint check check-s390x bench shell clean clean-cache packages
+.PHONY: build install release deb run test test-unit test-host test-boot test-docker test-crash lint check check-s390x test-s390x bench shell clean clean-cache packages
 
 # An installed runq, and a root directory to try it on: in target/payload.
 build: packages
@@ -35,13 +35,16 @@ lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
 	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,clean-cache,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
-		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/s390x/check tests/host/scripts/*.sh \
+		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/s390x/{check,guest,host,root.sh,run} tests/host/scripts/*.sh \
 		packaging/{install,version,release,deb,mkcerts.sh} .ci/run
 
 check: lint test-unit
 
 check-s390x:
 	@tests/s390x/check
+
+test-s390x:
+	@tests/s390x/run
 
 bench: packages
 	@tests/bench/run

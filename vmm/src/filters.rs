@@ -7,6 +7,7 @@ use devices::event_loop;
 use devices::seccomp::{ANY_THREAD, Allowed};
 use libc::c_long;
 
+use crate::board::kvm::VCPU_CALLS;
 use crate::command::{self, terminal};
 use crate::kvm_stats;
 
@@ -26,7 +27,7 @@ const START_OF_THREADS: [c_long; 6] = [
 
 /// For a thread that runs a vCPU.
 pub(crate) fn restrict_vcpu_thread() -> Result<()> {
-    Allowed::calls(ANY_THREAD.into_iter().chain(VCPU))
+    Allowed::calls(ANY_THREAD.into_iter().chain(VCPU).chain(VCPU_CALLS))
         .with_kvm(&[terminal::RESTORE])
         .restrict_thread()
         .context("system call filter of a vCPU thread")
@@ -68,6 +69,7 @@ pub(crate) fn restrict_main_thread(devices: &DeviceCalls) -> Result<()> {
         &START_OF_THREADS,
         // The vCPU threads inherit the filter.
         &VCPU,
+        &VCPU_CALLS,
         &kvm_stats::SYSTEM_CALLS,
         &devices.calls,
     ];

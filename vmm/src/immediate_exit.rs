@@ -11,8 +11,9 @@ use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
 use std::thread::JoinHandle;
 
-use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
+
+use crate::hypervisor::{VcpuFd, kvm_run};
 
 thread_local! {
     // Const-initialised and without a destructor, so that the handler may touch it at any time.
@@ -55,7 +56,7 @@ impl<'a> Interruptible<'a> {
     /// As pthread_sigmask(3).
     pub fn new(vcpu: &'a mut VcpuFd) -> io::Result<Self> {
         unblock_signal(SIGRTMIN()).map_err(|error| io::Error::other(format!("{error:?}")))?;
-        let run: *mut kvm_bindings::kvm_run = vcpu.get_kvm_run();
+        let run: *mut kvm_run = vcpu.get_kvm_run();
         // SAFETY: `run` points to the mapped kvm_run page, so its field lies within it.
         let flag = unsafe { &raw mut (*run).immediate_exit };
         IMMEDIATE_EXIT.set(flag);
@@ -88,6 +89,8 @@ pub fn interrupt<T>(thread: &JoinHandle<T>) -> io::Result<()> {
     // SAFETY: the thread was not joined or detached, as we hold its handle: its id is valid even if
     // it has ended already.
     let error = unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
+    // And if it waits for another vCPU to start it (`Board::may_run`).
+    thread.thread().unpark();
     match error {
         0 | libc::ESRCH => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),

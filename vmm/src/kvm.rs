@@ -3,9 +3,8 @@
 use std::fs;
 use std::io;
 
-use kvm_ioctls::{Cap, Kvm};
-
 use crate::board::kvm::{MODULES, NEEDED, WITHOUT_VIRTUALISATION, shows_virtualisation};
+use crate::hypervisor::{Cap, Kvm};
 
 /// What is wrong with the host's KVM, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +36,8 @@ pub enum KvmError {
 }
 
 /// What no machine can do without, in the order of first use.
-const ALWAYS_NEEDED: [(Cap, &str); 6] = [
+const ALWAYS_NEEDED: [(Cap, &str); 5] = [
     (Cap::UserMemory, "user memory regions"),
-    (Cap::Irqchip, "in-kernel interrupt controller"),
     (Cap::IrqRouting, "interrupt routing"),
     (Cap::Irqfd, "irqfd"),
     (Cap::Ioeventfd, "ioeventfd"),

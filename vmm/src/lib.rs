@@ -18,6 +18,7 @@ pub mod disk;
 pub mod exit;
 mod filters;
 mod heap;
+pub mod hypervisor;
 pub mod immediate_exit;
 pub mod kvm;
 pub mod kvm_stats;

@@ -5,10 +5,10 @@ use std::io;
 use std::ptr;
 
 use devices::Memory;
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap};
+
+use crate::hypervisor::{KVM_MEM_READONLY, VmFd, kvm_userspace_memory_region};
 
 /// The size of a transparent huge page on x86_64; s390x uses 1 MiB, for which this is fine too.
 const HUGE_PAGE: usize = 2 << 20;
@@ -52,6 +52,22 @@ pub fn register(vm: &VmFd, memory: &Memory) -> io::Result<()> {
 /// When KVM refuses a slot.
 pub fn register_read_only(vm: &VmFd, slot: u32, memory: &Memory) -> io::Result<()> {
     register_from(vm, slot, KVM_MEM_READONLY, memory)
+}
+
+/// Has all pages come now, so that the host can write to them.
+///
+/// # Errors
+/// When the host has not so much memory, or is older than Linux 5.14.
+#[cfg(target_arch = "s390x")]
+pub fn populate(memory: &Memory) -> io::Result<()> {
+    for region in memory.iter() {
+        let (start, length) = (region.as_ptr().cast(), region.len() as usize);
+        // SAFETY: the region is mapped; its content stays.
+        if unsafe { libc::madvise(start, length, libc::MADV_POPULATE_WRITE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Takes back what a slot has; accesses of the guest exit then.

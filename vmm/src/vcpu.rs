@@ -1,13 +1,13 @@
 //! The vCPU loop: run, decode the exit, hand it to the board, go on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
-use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::board::Board;
 use crate::exit::Exit;
+use crate::hypervisor::{VcpuExit, VcpuFd};
 use crate::immediate_exit::Interruptible;
 use crate::stats::ExitCounts;
 
@@ -41,7 +41,7 @@ impl<B: Board> Vcpu<B> {
     /// When KVM cannot run the guest, or the guest does what no board knows.
     pub fn run(mut self, counts: &mut ExitCounts) -> Result<Exit> {
         let mut interruptible = Interruptible::new(&mut self.fd).context("signal of a vCPU")?;
-        while !self.stop.load(Ordering::SeqCst) {
+        while self.board.may_run(self.index, &self.stop) {
             let step = match interruptible.vcpu().run() {
                 Ok(exit) => {
                     counts.count(&exit);

@@ -14,7 +14,6 @@ use devices::dev::{DeviceSpec, net, rng};
 use devices::device::Traits;
 use devices::event_loop::{EventLoop, Stopper, add_device};
 use devices::stream;
-use kvm_ioctls::{Kvm, VcpuFd};
 use proto::MacAddress;
 use tracing::{debug, info};
 use vm_memory::{GuestMemory, GuestMemoryRegion};
@@ -28,6 +27,7 @@ use crate::device_loop::{DeviceLoop, DeviceThreads};
 use crate::exit::Exit;
 use crate::filters::{self, DeviceCalls};
 use crate::heap;
+use crate::hypervisor::{Kvm, VcpuFd};
 use crate::immediate_exit;
 use crate::kvm;
 use crate::kvm_stats::KvmStats;
@@ -104,6 +104,7 @@ impl<B: Board> Vm<B> {
         let mut board = B::new(kvm, config.cpus, config.memory, &config.cpu_features()?)?;
         let boot = config.boot()?;
         let attached = attach(&mut board, &mut event_loop, &mut config)?;
+        board.serve(&mut event_loop);
         board.load(&boot)?;
         let vcpus = (0..config.cpus)
             .map(|index| board.vcpu(index).with_context(|| format!("vcpu {index}")))

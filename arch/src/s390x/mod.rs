@@ -5,6 +5,7 @@ pub mod boot;
 #[cfg(target_arch = "s390x")]
 mod console;
 mod features;
+pub mod instruction;
 pub mod kernel;
 pub mod layout;
 mod machine;

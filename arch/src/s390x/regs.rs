@@ -4,6 +4,8 @@ use super::kernel::Entry;
 
 /// The CPU waits for interrupts.
 const WAIT: u64 = bit(14);
+/// The program may not execute privileged instructions.
+const PROBLEM_STATE: u64 = bit(15);
 /// Interrupts that it takes: from I/O, external ones, machine checks.
 const INTERRUPTS: u64 = bit(6) | bit(7) | bit(13);
 /// Addresses have 64 bits.
@@ -33,6 +35,11 @@ pub fn entry(entry: Entry) -> Psw {
 }
 
 impl Psw {
+    /// Whether privileged instructions are not to be executed.
+    pub fn is_problem_state(self) -> bool {
+        self.mask & PROBLEM_STATE != 0
+    }
+
     /// Whether the CPU waits for nothing: so a kernel ends that has panicked.
     pub fn is_disabled_wait(self) -> bool {
         self.mask & (WAIT | INTERRUPTS) == WAIT
@@ -68,6 +75,13 @@ mod tests {
         let wait = |mask| Psw { mask, address: 0 }.is_disabled_wait();
         assert!(wait(0x0002_0001_8000_0000));
         assert!(!wait(0x0706_c001_8000_0000));
+    }
+
+    #[test]
+    fn a_program_of_the_users() {
+        let user = |mask| Psw { mask, address: 0 }.is_problem_state();
+        // PSW_USER_BITS and PSW_KERNEL_BITS of Linux.
+        assert!(user(0x0705_c001_8000_0000) && !user(0x0704_c001_8000_0000));
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
 use std::thread;
 
 use super::*;
 use crate::event_loop::EventLoop;
+use crate::legacy::{Line as _, LineSubscriber};
 use crate::seccomp::{ANY_THREAD, Allowed};
+use crate::stream::Output;
 
 const DATA: u16 = 0;
 const LINE_STATUS: u16 = 5;
@@ -23,7 +26,7 @@ struct Line {
 fn line(input: Option<Input>, output: Option<Output>) -> (Arc<Mutex<Serial>>, EventLoop) {
     let serial = Arc::new(Mutex::new(Serial::new().unwrap()));
     let mut events = EventLoop::new().unwrap();
-    events.add_subscriber(SerialSubscriber::new(Arc::clone(&serial), input, output));
+    events.add_subscriber(LineSubscriber::new(serial.clone(), input, output));
     (serial, events)
 }
 
@@ -141,7 +144,7 @@ fn the_thread_that_writes_the_port_leaves_the_host_to_the_loop() {
     let nothing = reader.read(&mut hello).unwrap_err();
     assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
 
-    let said = Arc::clone(&serial.lock().unwrap().uart.writer().said);
+    let said = Arc::clone(serial.lock().unwrap().uart.writer().said());
     assert_eq!(said.read().unwrap(), 1, "signalled for the first byte only");
     said.write(1).unwrap();
     serve(&mut events);
@@ -158,7 +161,7 @@ fn what_the_loop_does_not_fetch_is_bounded() {
         for i in 0..300_000u32 {
             serial.write(DATA, i as u8);
         }
-        serial.uart.writer_mut().waiting.fetch(&mut fetched);
+        serial.fetch(&mut fetched);
         assert_eq!(fetched.len(), 256 << 10, "the first bytes are kept");
         assert!((0u32..).zip(fetched.drain(..)).all(|(i, b)| b == i as u8));
     }

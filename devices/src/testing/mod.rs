@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
-pub mod filter;
 #[cfg(test)]
 pub(crate) mod channel;
+pub mod filter;
 #[cfg(test)]
 pub(crate) mod guest;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use arch::CpuFeatures;
@@ -9,17 +10,24 @@ use arch::cmdline::CommandLine;
 use devices::Memory;
 use devices::dev::console::Streams;
 use devices::event_loop::{DeviceHandle, EventLoop};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 use crate::exit::Exit;
+use crate::hypervisor::{Kvm, VcpuExit, VcpuFd};
 
 mod images;
+mod routes;
+#[cfg(target_arch = "s390x")]
+mod s390x;
+#[cfg(target_arch = "s390x")]
+pub use s390x::Mainframe as HostBoard;
+#[cfg(target_arch = "s390x")]
+pub(crate) use s390x::{exits, kvm};
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::Pc as HostBoard;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::kvm;
+pub(crate) use x86_64::{exits, kvm};
 
 /// What the guest boots.
 #[derive(Clone, Debug)]
@@ -46,7 +54,7 @@ pub trait Bus: Send + Sync {
 
 /// A machine without its vCPU threads: VM, memory, interrupt controllers, buses.
 ///
-/// Called in this order: `new`, `attach` and `attach_console` as often as needed, `load`, then
+/// Called in this order: `new`, `attach` and `attach_console` as often as needed, `serve`, `load`, then
 /// `vcpu` once for each index, all on the thread that builds the VM; then `run` on vCPU threads.
 pub trait Board: Bus + Sized + 'static {
     /// A machine with room for `cpus` vCPUs, and `memory` bytes of RAM.
@@ -64,6 +72,11 @@ pub trait Board: Bus + Sized + 'static {
     /// When KVM refuses its interrupt.
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()>;
 
+    /// Puts on the event loop what the machine itself has to be served there.
+    fn serve(&self, event_loop: &mut EventLoop) {
+        let _ = event_loop;
+    }
+
     /// Loads what the guest boots, and describes the machine to it.
     ///
     /// # Errors
@@ -75,6 +88,13 @@ pub trait Board: Bus + Sized + 'static {
     /// # Errors
     /// When KVM refuses.
     fn vcpu(&self, index: u32) -> Result<VcpuFd>;
+
+    /// Whether a vCPU goes on, which its thread asks before each entry into the guest; not if `stop` is set. Returns
+    /// when that is known: on some machines the guest stops and starts vCPUs.
+    fn may_run(&self, index: u32, stop: &AtomicBool) -> bool {
+        let _ = index;
+        !stop.load(Ordering::SeqCst)
+    }
 
     /// Where the guest is on this vCPU, in words; for messages.
     fn where_is(vcpu: &VcpuFd) -> String;

@@ -6,10 +6,14 @@ use kvm_ioctls::Cap;
 pub(crate) const MODULES: &str = "kvm_intel or kvm_amd";
 
 /// What a PC cannot do without, and what to call it.
-pub(crate) const NEEDED: [(Cap, &str); 2] = [
+pub(crate) const NEEDED: [(Cap, &str); 3] = [
+    (Cap::Irqchip, "in-kernel interrupt controller"),
     (Cap::IoeventfdNoLength, "ioeventfd of any length"),
     (Cap::ExtCpuid, "CPUID control"),
 ];
+
+/// What vCPU threads ask of the kernel beside what they do for any machine.
+pub(crate) const VCPU_CALLS: [libc::c_long; 0] = [];
 
 /// What /proc/cpuinfo shows where [`shows_virtualisation`] is false.
 pub(crate) const WITHOUT_VIRTUALISATION: &str = "neither vmx nor svm";

@@ -2,6 +2,7 @@
 //! configuration space in memory alone: by ports, each access would be two exits.
 
 mod ecam;
+pub(crate) mod exits;
 mod fabric;
 pub(crate) mod kvm;
 mod processors;
@@ -16,7 +17,7 @@ use devices::dev::console::Streams;
 use devices::event_loop::{DeviceHandle, EventLoop};
 use devices::fabric::Fabric;
 use devices::legacy::{
-    Cmos, I8042, MachineEvent, Panic, PortBus, PortDevice, Power, Serial, SerialSubscriber,
+    Cmos, I8042, LineSubscriber, MachineEvent, Panic, PortBus, PortDevice, Power, Serial,
 };
 use devices::pci::PciRoot;
 use devices::transport::pci::VirtioPci;
@@ -94,7 +95,7 @@ impl Board for Pc {
         self.ports
             .add(layout::SERIAL_PORT, Serial::PORTS, serial.clone());
         let Streams { input, output } = streams;
-        event_loop.add_subscriber(SerialSubscriber::new(serial, input, output));
+        event_loop.add_subscriber(LineSubscriber::new(serial, input, output));
         self.machine.serial = true;
         Ok(())
     }
