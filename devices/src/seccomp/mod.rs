@@ -53,6 +53,13 @@ pub const ANY_THREAD: [c_long; 28] = [
     libc::SYS_prctl,
 ];
 
+/// fstatfs(2) as the C library makes it: s390x has it twice.
+#[cfg(not(target_arch = "s390x"))]
+pub const FSTATFS: c_long = libc::SYS_fstatfs;
+/// fstatfs(2) as the C library makes it: s390x has it twice.
+#[cfg(target_arch = "s390x")]
+pub const FSTATFS: c_long = libc::SYS_fstatfs64;
+
 /// The type of KVM's requests to ioctl(2): `KVMIO` of linux/kvm.h, in bits 8 to 15.
 const KVM_REQUESTS: u64 = 0xae00;
 const REQUEST_TYPE: u64 = 0xff00;

@@ -14,7 +14,7 @@ use nix::unistd::{chdir, chroot};
 use tracing::debug;
 use virtiofsd::oslib::dropsupgroups;
 
-use crate::seccomp::{ANY_THREAD, Allowed};
+use crate::seccomp::{ANY_THREAD, Allowed, FSTATFS};
 
 /// The capabilities (capabilities(7), without `CAP_`) that the threads of a share keep, if their
 /// process has them: those that it takes to act as any of the guest's users. To confine them, the
@@ -71,7 +71,7 @@ const CALLS: [libc::c_long; 64] = [
     libc::SYS_fremovexattr,
     libc::SYS_fsetxattr,
     libc::SYS_fstat,
-    libc::SYS_fstatfs,
+    FSTATFS,
     libc::SYS_fsync,
     libc::SYS_ftruncate,
     libc::SYS_getdents64,

@@ -11,14 +11,14 @@ use crate::board::routes::Routes;
 use crate::hypervisor::{AdapterRoute, Cap, VmFd, kvm_s390_io_adapter};
 
 /// Binds eventfds in KVM. Shared by all transports of a VM.
-pub struct KvmFabric {
+pub(super) struct KvmFabric {
     vm: Arc<VmFd>,
     routes: Mutex<Routes<AdapterInterrupt>>,
 }
 
 impl KvmFabric {
     /// For a VM that has its floating interrupt controller already.
-    pub fn new(vm: Arc<VmFd>) -> Self {
+    pub(super) fn new(vm: Arc<VmFd>) -> Self {
         let end = vm.check_extension_int(Cap::IrqRouting);
         Self {
             vm,

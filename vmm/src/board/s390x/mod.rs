@@ -175,11 +175,6 @@ impl Bus for Mainframe {
 }
 
 impl Mainframe {
-    /// Where eventfds are bound to subchannels and interrupts.
-    pub fn fabric(&self) -> &Arc<KvmFabric> {
-        &self.fabric
-    }
-
     fn intercepted(&self, cpu: &mut Cpu<'_>, intercept: Intercept) -> Result<Option<Exit>> {
         let Intercept { code, ipa, ipb } = intercept;
         match code {
