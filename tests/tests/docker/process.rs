@@ -24,11 +24,13 @@ cat /proc/kcore | head -c 1 | wc -c
 echo x >/proc/sysrq-trigger || echo "sysrq refused"
 echo "input $(readlink /proc/self/fd/0) $(cat) $(test -t 0 || echo "no terminal")"
 grep -m 1 '^model name' /proc/cpuinfo
+# Docker mounts them in any order.
 awk '$2 ~ "^/tmpfs" {
-    print $2
+    line = $2
     count = split($4, options, ",")
-    for (i = 1; i <= count; i++) if (options[i] ~ /^(r[ow]|.*atime|[ug]id=.*|mode=.*)$/) print options[i]
-}' /proc/mounts
+    for (i = 1; i <= count; i++) if (options[i] ~ /^(r[ow]|.*atime|[ug]id=.*|mode=.*)$/) line = line " " options[i]
+    print line
+}' /proc/mounts | sort
 stat -c '%n %u:%g %a' /tmpfs* 2>/dev/null || true
 "#;
 
