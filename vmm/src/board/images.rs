@@ -4,15 +4,15 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arch::initrd::{self, Initrd};
-use arch::kernel::Kernel;
+use arch::kernel::{Entry, Kernel};
+use arch::{Machine, initrd};
 use devices::Memory;
 use tracing::debug;
 
 use super::Boot;
 
-/// Loads the kernel, and the initrd if there is one.
-pub(super) fn load(memory: &Memory, boot: &Boot) -> Result<(Kernel, Option<Initrd>)> {
+/// Loads the kernel, and the initrd if there is one, and describes the machine to them. Returns where the guest begins.
+pub(super) fn load(memory: &Memory, boot: &Boot, machine: &Machine) -> Result<Entry> {
     let kernel = load_kernel(memory, &boot.kernel)
         .with_context(|| format!("kernel {}", boot.kernel.display()))?;
     let load_initrd = |path: &Path| {
@@ -22,7 +22,8 @@ pub(super) fn load(memory: &Memory, boot: &Boot) -> Result<(Kernel, Option<Initr
     };
     let initrd = boot.initrd.as_deref().map(load_initrd).transpose()?;
     debug!(entry = ?kernel.entry, ?initrd, cmdline = boot.cmdline.as_str(), "guest loaded");
-    Ok((kernel, initrd))
+    arch::boot::write(memory, &kernel, initrd.as_ref(), &boot.cmdline, machine)?;
+    Ok(kernel.entry)
 }
 
 fn load_kernel(memory: &Memory, path: &Path) -> Result<Kernel> {

@@ -108,15 +108,7 @@ impl Board for Mainframe {
     }
 
     fn load(&mut self, boot: &Boot) -> Result<()> {
-        let (kernel, initrd) = super::images::load(&self.memory, boot)?;
-        arch::boot::write(
-            &self.memory,
-            &kernel,
-            initrd.as_ref(),
-            &boot.cmdline,
-            &self.machine,
-        )?;
-        self.entry = Some(kernel.entry);
+        self.entry = Some(super::images::load(&self.memory, boot, &self.machine)?);
         Ok(())
     }
 

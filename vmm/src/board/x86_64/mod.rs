@@ -107,15 +107,7 @@ impl Board for Pc {
             let slot = u32::try_from(self.memory.num_regions())?;
             ecam::show(&self.pci, &self.vm, slot)?;
         }
-        let (kernel, initrd) = super::images::load(&self.memory, boot)?;
-        arch::boot::write(
-            &self.memory,
-            &kernel,
-            initrd.as_ref(),
-            &boot.cmdline,
-            &self.machine,
-        )?;
-        self.entry = Some(kernel.entry);
+        self.entry = Some(super::images::load(&self.memory, boot, &self.machine)?);
         Ok(())
     }
 
