@@ -11,8 +11,7 @@ use crate::hypervisor::{Cap, Kvm};
 pub enum KvmError {
     /// There is no device node.
     #[error(
-        "/dev/kvm: not found: load the module {MODULES}, enable virtualisation in the firmware, or \
-         (in a container) pass the device in"
+        "/dev/kvm: not found: load the module {MODULES}, or (in a container) pass the device in"
     )]
     Missing,
     /// The device node is closed to us.

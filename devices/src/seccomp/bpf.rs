@@ -158,6 +158,8 @@ impl Decision {
             if conditions.is_empty() {
                 self.otherwise = action;
                 self.decided = true;
+                // What those before it come to, too.
+                while self.rules.pop_if(|(_, same)| *same == action).is_some() {}
             } else {
                 self.rules.push((conditions.clone(), action));
             }

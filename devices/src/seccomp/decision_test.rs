@@ -59,6 +59,23 @@ fn of_some_calls_only_what_any_thread_does() {
 }
 
 #[test]
+fn calls_on_sockets_by_socketcall() {
+    let decide = |number| {
+        let allowed = Allowed::calls([libc::SYS_recvfrom, libc::SYS_accept4]);
+        decide(allowed, SOCKETCALL, [number, 0, 0])
+    };
+    // Elsewhere the number is that of another call.
+    let allowed = if cfg!(target_arch = "s390x") {
+        ALLOW
+    } else {
+        KILL
+    };
+    // recv(2), recvfrom(2), accept4(2); socket(2), sendto(2).
+    assert_eq!([10, 12, 18].map(decide), [allowed; 3]);
+    assert_eq!([1, 11].map(decide), [KILL; 2]);
+}
+
+#[test]
 fn what_is_added() {
     let decide = |allowed, call, first| decide(allowed, call, first);
     let kvm = || any_thread().with_kvm(&[0x5413]);

@@ -95,6 +95,30 @@ const NATIVE: u32 = {
 /// Which argument of clone(2) has its flags: s390x' first is the stack (`CONFIG_CLONE_BACKWARDS2`).
 const CLONE_FLAGS: u32 = if cfg!(target_arch = "s390x") { 1 } else { 0 };
 
+/// socketcall(2) of s390x, by which its C library makes all calls on sockets.
+const SOCKETCALL: c_long = 102;
+
+/// What a call on sockets is to [`SOCKETCALL`], its first argument (linux/net.h). The C library has functions of their
+/// own for send(2) and recv(2), too.
+fn numbers_in_socketcall(call: c_long) -> &'static [u64] {
+    match call {
+        _ if cfg!(not(target_arch = "s390x")) => &[],
+        libc::SYS_socket => &[1],
+        libc::SYS_bind => &[2],
+        libc::SYS_connect => &[3],
+        libc::SYS_socketpair => &[8],
+        libc::SYS_sendto => &[9, 11],
+        libc::SYS_recvfrom => &[10, 12],
+        libc::SYS_shutdown => &[13],
+        libc::SYS_setsockopt => &[14],
+        libc::SYS_getsockopt => &[15],
+        libc::SYS_sendmsg => &[16],
+        libc::SYS_recvmsg => &[17],
+        libc::SYS_accept4 => &[18],
+        _ => &[],
+    }
+}
+
 /// What must hold for an argument of a call that is allowed, in one of these ways.
 fn conditions(call: c_long) -> Vec<Condition> {
     match call {
@@ -139,13 +163,16 @@ pub struct Allowed {
 impl Allowed {
     /// These and no others.
     pub fn calls(calls: impl IntoIterator<Item = c_long>) -> Self {
-        let rule = |call| {
+        let mut allowed = Self::default();
+        for call in calls {
             let conditions = conditions(call).into_iter();
-            (call, conditions.map(|one| vec![one]).collect())
-        };
-        Self {
-            rules: calls.into_iter().map(rule).collect(),
+            let rule = conditions.map(|one| vec![one]).collect();
+            allowed.rules.insert(call, rule);
+            for number in numbers_in_socketcall(call) {
+                allowed = allowed.or(SOCKETCALL, vec![equal(0, *number)]);
+            }
         }
+        allowed
     }
 
     /// KVM's requests to ioctl(2), too, and these.
@@ -178,7 +205,10 @@ impl Allowed {
 
     /// One more way to make a call.
     fn or(mut self, call: c_long, conditions: Vec<Condition>) -> Self {
-        self.rules.entry(call).or_default().push(conditions);
+        let ways = self.rules.entry(call).or_default();
+        if !ways.contains(&conditions) {
+            ways.push(conditions);
+        }
         self
     }
 

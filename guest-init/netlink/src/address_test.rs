@@ -4,6 +4,7 @@ use netlink_packet_core::Emitable;
 use proptest::prelude::*;
 
 use super::*;
+use crate::attribute;
 
 fn bytes(message: &AddressMessage) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
@@ -59,12 +60,8 @@ proptest! {
 /// `ifaddrmsg` of interface 2, and attributes.
 fn recorded(header: [u8; 4], attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let mut bytes = [&header[..], &2_u32.to_ne_bytes()].concat();
-    for (kind, value) in attributes {
-        bytes.extend((value.len() as u16 + 4).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(*value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
+    let attributes = attributes.iter();
+    bytes.extend(attributes.flat_map(|(kind, value)| attribute(*kind, value)));
     bytes
 }
 
@@ -78,7 +75,7 @@ fn an_address_of_a_network_is_read() {
             (2, &[172, 17, 0, 2]),
             (4, &[172, 17, 255, 255]),
             (3, b"eth0\0"),
-            (8, &[0x80, 0, 0, 0]),
+            (8, &0x80_u32.to_ne_bytes()),
             (6, &[0xff; 16]),
         ],
     );
@@ -118,6 +115,6 @@ fn other_families_are_passed_over_and_nonsense_is_an_error() {
     assert!(parse(&recorded([2, 24, 0, 0], &[])).is_err());
     assert!(parse(&recorded([2, 24, 0, 0], &[(1, &[10, 0, 0])])).is_err());
     let mut overlong = recorded([2, 24, 0, 0], &[(1, &[10, 0, 0, 1])]);
-    overlong[8] = 200;
+    overlong[8..10].copy_from_slice(&200_u16.to_ne_bytes());
     assert!(parse(&overlong).is_err());
 }

@@ -244,3 +244,12 @@ impl Netlink {
 
 #[cfg(test)]
 mod kernel_test;
+
+/// An attribute (`struct nlattr`, linux/netlink.h) with its padding, as in a message: in this machine's byte order.
+#[cfg(test)]
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = (value.len() + 4) as u16;
+    let mut bytes = [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}

@@ -2,6 +2,7 @@ use netlink_packet_core::Emitable;
 use proptest::prelude::*;
 
 use super::*;
+use crate::attribute;
 
 fn bytes(message: &RouteMessage) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
@@ -89,17 +90,13 @@ proptest! {
 /// kind and flags; and attributes.
 fn recorded(header: [u8; 8], flags: u32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let mut bytes = [&header[..], &flags.to_ne_bytes()].concat();
-    for (kind, value) in attributes {
-        bytes.extend((value.len() as u16 + 4).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(*value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
+    let attributes = attributes.iter();
+    bytes.extend(attributes.flat_map(|(kind, value)| attribute(*kind, value)));
     bytes
 }
 
-const MAIN: (u16, &[u8]) = (15, &[254, 0, 0, 0]);
-const ETH0: (u16, &[u8]) = (4, &[2, 0, 0, 0]);
+const MAIN: (u16, &[u8]) = (15, &254_u32.to_ne_bytes());
+const ETH0: (u16, &[u8]) = (4, &2_u32.to_ne_bytes());
 
 fn read(header: [u8; 8], flags: u32, attributes: &[(u16, &[u8])]) -> (u32, Route) {
     parse(&recorded(header, flags, attributes))
@@ -139,7 +136,7 @@ fn dockers_routes_are_read() {
         &[
             MAIN,
             (1, &link_local),
-            (6, &[0, 1, 0, 0]),
+            (6, &256_u32.to_ne_bytes()),
             ETH0,
             cache_info,
             (20, &[0]),
@@ -161,7 +158,8 @@ fn a_gateway_may_be_on_the_link_or_of_another_family() {
     assert!(route.on_link);
     assert_eq!(message(2, &route).header.flags, RouteFlags::Onlink);
     // default via inet6 fe80::1 dev eth0
-    let via = [10, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let gateway = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let via = [&10_u16.to_ne_bytes()[..], &gateway].concat();
     let (_, route) = read([2, 0, 0, 0, 254, 4, 0, 1], 0, &[MAIN, (18, &via), ETH0]);
     assert_eq!(describe(&route), "default via fe80::1");
     let attributes = message(2, &route).attributes;
@@ -174,14 +172,16 @@ fn a_gateway_may_be_on_the_link_or_of_another_family() {
 #[test]
 fn metrics_and_large_tables_are_read() {
     // 10.0.0.0/8 dev eth0 table 1000 metric 50 mtu lock 1400
-    let metrics = [8, 0, 1, 0, 4, 0, 0, 0, 8, 0, 2, 0, 0x78, 5, 0, 0];
+    let metrics = [(1, 4_u32), (2, 1400)]
+        .map(|(kind, value)| attribute(kind, &value.to_ne_bytes()))
+        .concat();
     let (_, route) = read(
         [2, 8, 0, 0, 252, 3, 253, 1],
         0,
         &[
             (15, &1000_u32.to_ne_bytes()),
             (1, &[10, 0, 0, 0]),
-            (6, &[50, 0, 0, 0]),
+            (6, &50_u32.to_ne_bytes()),
             (8, &metrics),
             ETH0,
         ],
@@ -203,7 +203,7 @@ fn a_route_to_nowhere_has_no_interface() {
         let (index, route) = read(
             [10, 0, 0, 0, 254, 3, 0, kind],
             0,
-            &[MAIN, (4, &[1, 0, 0, 0])],
+            &[MAIN, (4, &1_u32.to_ne_bytes())],
         );
         assert_eq!((index, route.kind), (1, kind));
         let attributes = message(index, &route).attributes;
@@ -217,7 +217,11 @@ fn a_route_to_nowhere_has_no_interface() {
 
 #[test]
 fn what_the_kernel_makes_itself_is_passed_over() {
-    let local = recorded([2, 32, 0, 0, 255, 2, 254, 2], 0, &[(15, &[255, 0, 0, 0])]);
+    let local = recorded(
+        [2, 32, 0, 0, 255, 2, 254, 2],
+        0,
+        &[(15, &255_u32.to_ne_bytes())],
+    );
     let cached = recorded([10, 0, 0, 0, 254, 2, 0, 1], 0x200, &[MAIN, ETH0]);
     let mut groups = [0; 16];
     groups[0] = 0xff;
@@ -233,11 +237,17 @@ fn what_the_kernel_makes_itself_is_passed_over() {
 fn what_cannot_be_copied_is_named() {
     let destination = (1, &[10, 0, 0, 0][..]);
     // rtnexthop: length, flags, weight, interface, gateway.
-    let hop = [16, 0, 0, 0, 2, 0, 0, 0, 8, 0, 5, 0, 10, 0, 0, 1];
+    let hop = [
+        &16_u16.to_ne_bytes()[..],
+        &[0, 0],
+        &2_u32.to_ne_bytes(),
+        &attribute(5, &[10, 0, 0, 1]),
+    ]
+    .concat();
     let several = recorded(
         [2, 8, 0, 0, 254, 3, 0, 1],
         0,
-        &[MAIN, destination, (9, &[hop, hop].concat())],
+        &[MAIN, destination, (9, &hop.repeat(2))],
     );
     let of_service = recorded([2, 8, 0, 8, 254, 3, 0, 1], 0, &[MAIN, destination, ETH0]);
     let from = recorded(
@@ -261,9 +271,12 @@ fn nonsense_is_an_error() {
     assert!(parse(&[2, 8]).is_err());
     assert!(parse(&recorded(header, 0, &[(1, &[10])])).is_err());
     assert!(parse(&recorded(header, 0, &[(5, &[0; 16])])).is_err());
-    assert!(parse(&recorded(header, 0, &[(18, &[10, 0, 1])])).is_err());
-    assert!(parse(&recorded(header, 0, &[(9, &[200, 0, 0, 0, 2, 0, 0, 0])])).is_err());
+    let via = [&10_u16.to_ne_bytes()[..], &[1]].concat();
+    assert!(parse(&recorded(header, 0, &[(18, &via)])).is_err());
+    let mut hop = [0; 8];
+    hop[..2].copy_from_slice(&200_u16.to_ne_bytes());
+    assert!(parse(&recorded(header, 0, &[(9, &hop)])).is_err());
     let mut overlong = recorded(header, 0, &[MAIN]);
-    overlong[12] = 200;
+    overlong[12..14].copy_from_slice(&200_u16.to_ne_bytes());
     assert!(parse(&overlong).is_err());
 }

@@ -39,6 +39,7 @@ mod tests {
     use netlink_packet_core::Emitable;
 
     use super::*;
+    use crate::attribute;
 
     #[test]
     fn a_rule_is_as_ip_rule_sends_it() {
@@ -47,9 +48,10 @@ mod tests {
         message.emit(&mut bytes);
         // AF_INET, FR_ACT_UNREACHABLE.
         assert_eq!(bytes[..12], [2, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
-        // FRA_PRIORITY, FRA_IP_PROTO, FRA_DPORT_RANGE, each with its length.
-        assert_eq!(bytes[12..20], [8, 0, 6, 0, 1, 0, 0, 0]);
-        assert_eq!(bytes[20..28], [5, 0, 22, 0, 17, 0, 0, 0]);
-        assert_eq!(bytes[28..], [8, 0, 24, 0, 53, 0, 53, 0]);
+        // FRA_PRIORITY, FRA_IP_PROTO, FRA_DPORT_RANGE.
+        let priority = attribute(6, &1_u32.to_ne_bytes());
+        let ports = attribute(24, &[53_u16.to_ne_bytes(); 2].concat());
+        let attributes = [priority, attribute(22, &[17]), ports].concat();
+        assert_eq!(bytes[12..], attributes);
     }
 }

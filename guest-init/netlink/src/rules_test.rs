@@ -6,14 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 
 use super::*;
-
-/// An attribute that is padded, as in a message.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = (value.len() + 4) as u16;
-    let mut bytes = [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
+use crate::attribute;
 
 fn nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
     attribute(kind | 1 << 15, &attributes.concat())

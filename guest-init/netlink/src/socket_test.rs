@@ -110,7 +110,8 @@ fn what_is_no_message_is_an_error() {
         assert_eq!(refusal(&short).0, None, "{length}");
     }
     // Cut inside the explanation, which is then none.
-    let payload = error(Errno::EBUSY, &[200, 0, 1, 0, b'x']);
+    let words = [&200_u16.to_ne_bytes(), &1_u16.to_ne_bytes(), &b"x"[..]].concat();
+    let payload = error(Errno::EBUSY, &words);
     let cut = padded(NLMSG_ERROR, NLM_F_ACK_TLVS, SEQUENCE, &payload);
     assert_eq!(refusal(&cut).1, "try: Device or resource busy");
 }

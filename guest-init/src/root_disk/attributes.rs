@@ -79,13 +79,16 @@ pub(super) fn path(directory: BorrowedFd, name: &CStr) -> Vec<u8> {
 }
 
 fn times(stat: &Stat) -> Timestamps {
-    // The kernel's numbers of nanoseconds are below one billion.
-    let time = |tv_sec: i64, nanoseconds: u64| Timespec {
-        tv_sec,
-        tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
-    };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// The kernel's numbers of nanoseconds are below one billion; their type depends on the architecture.
+fn time(tv_sec: i64, nanoseconds: impl TryInto<i64>) -> Timespec {
+    Timespec {
+        tv_sec,
+        tv_nsec: nanoseconds.try_into().unwrap_or_default(),
     }
 }

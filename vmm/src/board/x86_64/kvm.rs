@@ -2,8 +2,8 @@
 
 use kvm_ioctls::Cap;
 
-/// The modules that bring /dev/kvm.
-pub(crate) const MODULES: &str = "kvm_intel or kvm_amd";
+/// The modules that bring /dev/kvm, and what they need.
+pub(crate) const MODULES: &str = "kvm_intel or kvm_amd, enable virtualisation in the firmware";
 
 /// What a PC cannot do without, and what to call it.
 pub(crate) const NEEDED: [(Cap, &str); 3] = [
