@@ -82,9 +82,11 @@ pub(super) fn right() -> (Agent, Client) {
 pub(super) fn talk(agent: &mut Agent, client: &mut Client) -> Result<(), (&'static str, Error)> {
     for _ in 0..20 {
         client.flush().map_err(|e| ("client", e))?;
-        agent.fill().map_err(|e| ("agent", e))?;
+        agent.fill(&mut [0; READ_SIZE]).map_err(|e| ("agent", e))?;
         agent.flush().map_err(|e| ("agent", e))?;
-        client.fill().map_err(|e| ("client", e))?;
+        client
+            .fill(&mut [0; READ_SIZE])
+            .map_err(|e| ("client", e))?;
     }
     Ok(())
 }
@@ -107,8 +109,11 @@ fn messages_go_both_ways() {
     assert_eq!(client.next().unwrap(), Some(output));
     client.close().unwrap();
     drop(client);
-    agent.fill().unwrap();
-    assert!(matches!(agent.fill(), Err(Error::Closed)));
+    agent.fill(&mut [0; READ_SIZE]).unwrap();
+    assert!(matches!(
+        agent.fill(&mut [0; READ_SIZE]),
+        Err(Error::Closed)
+    ));
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn a_full_socket_is_waited_for() {
     }
     let mut received = 0;
     while received < sent {
-        agent.fill().unwrap();
+        agent.fill(&mut [0; READ_SIZE]).unwrap();
         client.flush().unwrap();
         while agent.next().unwrap().is_some() {
             received += 1;
@@ -142,9 +147,12 @@ fn what_is_left_behind_is_read_though_nothing_can_be_written() {
         client.send(&ToAgent::StdinEnd),
         Err(Error::Closed)
     ));
-    client.fill().unwrap();
+    client.fill(&mut [0; READ_SIZE]).unwrap();
     assert_eq!(client.next().unwrap(), Some(last));
-    assert!(matches!(client.fill(), Err(Error::Closed)));
+    assert!(matches!(
+        client.fill(&mut [0; READ_SIZE]),
+        Err(Error::Closed)
+    ));
 }
 
 /// How a connection between these two fails.
@@ -230,7 +238,7 @@ proptest! {
         drop(other);
         let mut ended = false;
         for _ in 0..10 {
-            ended |= agent.fill().is_err();
+            ended |= agent.fill(&mut [0; READ_SIZE]).is_err();
         }
         prop_assert!(ended && agent.is_handshaking() && agent.next().unwrap().is_none());
     }

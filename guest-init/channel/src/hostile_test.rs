@@ -25,7 +25,7 @@ fn greeted() -> (Agent, Client) {
 
 /// Takes all that comes to an end; why no more does.
 fn take_all<M: Message>(end: &mut Channel<UnixStream, M>, into: &mut Vec<M>) -> Result<(), Error> {
-    end.fill()?;
+    end.fill(&mut [0; READ_SIZE])?;
     // All that it holds is the decoder's.
     assert!(!matches!(end.tls.reader().read(&mut [0]), Ok(1)));
     while let Some(message) = end.next()? {

@@ -7,7 +7,7 @@
 
 mod identity;
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use proto::{Decoder, Message};
@@ -16,8 +16,8 @@ use rustls::{ClientConnection, Connection, ServerConnection};
 
 pub use identity::{Identity, IdentityError};
 
-/// What a read from the socket asks for.
-const READ_SIZE: usize = 64 << 10;
+/// What a read from the socket should ask for: a message that is full, with what TLS adds.
+pub const READ_SIZE: usize = 64 << 10;
 
 /// Why a connection does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -125,16 +125,15 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
         Ok(())
     }
 
-    /// Reads once from the socket, and what comes of it by [`Self::next`]; answers as TLS has it. To
-    /// be called when the socket can be read, and messages to be taken before it is called again.
+    /// Reads once from the socket, into `buffer`, and what comes of it by [`Self::next`]; answers as TLS has it.
+    /// To be called when the socket can be read, and messages to be taken before it is called again.
+    /// The buffer is the caller's: a connection that is idle holds no more than it has to.
     ///
     /// # Errors
     /// When the connection cannot go on; [`Error::Closed`] also when the other end has ended it, with
     /// all its messages taken by then. The other end is told why.
-    pub fn fill(&mut self) -> Result<(), Error> {
-        // Not kept: a connection that is idle holds no more than it has to.
-        let mut buffer = vec![0; READ_SIZE];
-        match self.socket.read(&mut buffer) {
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
+        match self.socket.read(buffer) {
             Ok(0) => Err(Error::Closed),
             Ok(count) => self.take(buffer.get(..count).unwrap_or_default()),
             Err(error)
@@ -162,15 +161,26 @@ impl<S: Read + Write, M: Message> Channel<S, M> {
                     return Err(error.into());
                 }
             };
-            let mut plain = vec![0; state.plaintext_bytes_to_read()];
-            self.tls.reader().read_exact(&mut plain)?;
-            self.decoder.push(&plain);
+            self.decode(state.plaintext_bytes_to_read())?;
         }
         match self.flush() {
             // Who has left may have left more to read: its end is the end.
             Err(Error::Closed) => Ok(()),
             result => result,
         }
+    }
+
+    /// Gives the decoder so many bytes that TLS holds.
+    fn decode(&mut self, mut count: usize) -> Result<(), Error> {
+        let mut reader = self.tls.reader();
+        while count > 0 {
+            let record = reader.fill_buf()?;
+            let length = record.len();
+            self.decoder.push(record);
+            reader.consume(length);
+            count = count.saturating_sub(length.max(1));
+        }
+        Ok(())
     }
 
     /// The next message that has come.

@@ -41,6 +41,10 @@ pub const STDIN_WINDOW: usize = 256 << 10;
 /// Most bytes of input or output in a message.
 pub const MAX_DATA: usize = 64 << 10;
 
+/// Bytes of input or output that make a message worth sending: whole pages of a pipe, and with what TLS adds one packet of a
+/// vsock connection, which Linux makes no longer than 64 KiB (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
+pub const FULL_DATA: usize = 60 << 10;
+
 /// The addresses (CIDs) that the guest of a container may have, in the order in which they are
 /// tried: eight digits of its ID each, and, for other IDs than Docker's, which have 64 hexadecimal
 /// digits, hashes of it. Those that mean something else are left out (virtio 1.3, 5.10.4).

@@ -139,7 +139,7 @@ impl Client {
 
     /// Reads once, and does what the messages say. Whether there may be more.
     fn receive(&mut self, at: &mut Surroundings) -> Result<bool> {
-        self.channel.fill()?;
+        self.channel.fill(at.buffer)?;
         if matches!(self.stage, Stage::Handshake) && !self.channel.is_handshaking() {
             self.stage = Stage::Order;
             let container = at.container.name();

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use channel::{Identity, ServerConfig};
+use channel::{Identity, READ_SIZE, ServerConfig};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use proto::exec::MAX_DATA;
 
 use super::child::Orphan;
 use super::client::{Client, Progress, Surroundings};
@@ -80,7 +79,7 @@ impl EventLoop {
             orphans: BTreeMap::new(),
             again: BTreeSet::new(),
             last: LISTENER,
-            buffer: vec![0; MAX_DATA],
+            buffer: vec![0; READ_SIZE],
             full: Failure {
                 code: 1,
                 message: format!("{MAX_COMMANDS} commands run beside the container's: end some"),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use channel::Error;
+use channel::{Error, READ_SIZE};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proto::WindowSize;
@@ -87,7 +87,7 @@ fn other_certificates_are_refused() {
         // To a client the handshake is over before the agent has seen its certificate.
         let _ = client.0.send(&ToAgent::List);
         let error = loop {
-            match client.0.fill() {
+            match client.0.fill(&mut [0; READ_SIZE]) {
                 Ok(()) => assert_eq!(client.0.next().unwrap(), None),
                 Err(error) => break error,
             }

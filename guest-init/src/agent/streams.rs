@@ -12,13 +12,15 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Uid, pipe2, setsid};
 use proto::WindowSize;
-use proto::exec::{FromAgent, MAX_DATA, STDIN_WINDOW};
+use proto::exec::{FULL_DATA, FromAgent, MAX_DATA, STDIN_WINDOW};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use crate::{stdio, syscalls};
 
 /// More than a terminal holds (the kernel's tty_buffer_set_limit of pty.c, and N_TTY_BUF_SIZE).
 const TERMINAL_SIZE: usize = 64 << 10;
+/// What a pipe of output holds: several messages, so that a command that writes much need not take turns with us for each.
+const OUTPUT_SIZE: libc::c_int = 256 << 10;
 
 /// What a command will hold.
 pub(super) enum CommandEnd {
@@ -84,6 +86,10 @@ impl Streams {
         let (stdin, to_stdin) = pipe()?;
         let (from_stdout, stdout) = pipe()?;
         let (from_stderr, stderr) = pipe()?;
+        for output in [&stdout, &stderr] {
+            // A smaller one will do where the kernel sets a limit.
+            let _ = fcntl(output, FcntlArg::F_SETPIPE_SZ(OUTPUT_SIZE));
+        }
         let outputs = vec![
             Output::new(from_stdout, FromAgent::Stdout)?,
             Output::new(from_stderr, FromAgent::Stderr)?,
@@ -182,7 +188,11 @@ impl Streams {
     /// Reads once from a stream of output.
     pub(super) fn read(&mut self, index: usize, buffer: &mut [u8]) -> Option<FromAgent> {
         let output = self.outputs.get_mut(index)?;
-        let room = buffer.len().min(output.left.unwrap_or(MAX_DATA));
+        let room = output
+            .left
+            .unwrap_or(FULL_DATA)
+            .min(FULL_DATA)
+            .min(buffer.len());
         match output.read(buffer.get_mut(..room).unwrap_or_default()) {
             Ok(0) => output.has_ended = true,
             Ok(count) => return Some((output.message)(buffer.get(..count)?.to_vec())),

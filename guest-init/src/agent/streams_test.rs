@@ -94,7 +94,7 @@ fn what_others_write_after_the_end_is_not_waited_for() {
         received += bytes.len();
         stdout.write_all(&vec![1; 30_000]).unwrap();
     }
-    assert!((4..100_000).contains(&received), "{received}");
+    assert!((4..400_000).contains(&received), "{received}");
     assert!(!streams.close_ended());
     assert_eq!(streams.read(0, &mut buffer), None);
     assert!(streams.close_ended());

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use channel::{Channel, Error, Identity};
+use channel::{Channel, Error, Identity, READ_SIZE};
 use libc::pid_t;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -173,7 +173,7 @@ impl Guest {
         let hello = loop {
             match client.0.next()? {
                 Some(message) => break message,
-                None => client.0.fill()?,
+                None => client.0.fill(&mut [0; READ_SIZE])?,
             }
         };
         assert_eq!(hello, FromAgent::hello("the container"));
@@ -354,7 +354,7 @@ impl Client {
             if let Some(message) = self.0.next().unwrap() {
                 return Some(message);
             }
-            match self.0.fill() {
+            match self.0.fill(&mut [0; READ_SIZE]) {
                 Ok(()) => {}
                 Err(Error::Closed) => return None,
                 Err(error) => panic!("{error}"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use channel::{Channel, ClientConfig};
+use channel::{Channel, ClientConfig, READ_SIZE};
 use proto::exec::{EXEC_VERSION, FromAgent, addresses};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -281,6 +281,7 @@ pub(super) fn receive(
     deadline: Option<Instant>,
 ) -> Result<FromAgent, Silence> {
     agent.flush().map_err(Silence::Channel)?;
+    let mut buffer = vec![0; READ_SIZE];
     loop {
         if let Some(message) = agent.next().map_err(Silence::Channel)? {
             return Ok(message);
@@ -294,7 +295,7 @@ pub(super) fn receive(
         if ready {
             agent
                 .flush()
-                .and_then(|()| agent.fill())
+                .and_then(|()| agent.fill(&mut buffer))
                 .map_err(Silence::Channel)?;
         } else if ended {
             return Err(Silence::Ended);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use channel::{Channel, ClientConfig, Identity, ServerConfig};
+use channel::{Channel, ClientConfig, Identity, READ_SIZE, ServerConfig};
 use proto::exec::{AGENT_NAME, FromAgent, ToAgent};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -104,7 +104,7 @@ impl Played {
         wanted.set(PollFlags::OUT, !self.0.is_idle());
         poll(&mut [PollFd::new(self.0.socket(), wanted)], None).unwrap();
         self.0.flush()?;
-        self.0.fill()
+        self.0.fill(&mut [0; READ_SIZE])
     }
 }
 

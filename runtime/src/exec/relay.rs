@@ -7,7 +7,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use channel::{Channel, Error};
+use channel::{Channel, Error, READ_SIZE};
 use proto::exec::{FromAgent, ToAgent};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -43,6 +43,8 @@ pub struct Relay<S> {
     input: Option<Input>,
     outputs: [Output; 2],
     terminal: bool,
+    /// For what is read from the agent.
+    buffer: Vec<u8>,
     /// The code of the command that has ended.
     exited: Option<u8>,
     /// A signal that ends a process could not be passed on.
@@ -69,6 +71,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
             input: streams.stdin.map(Input::new),
             outputs: [streams.stdout, streams.stderr].map(Output::new),
             terminal: streams.terminal,
+            buffer: vec![0; READ_SIZE],
             exited: None,
             interrupted: false,
             unread: false,
@@ -103,7 +106,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
     fn finish(&mut self) -> Result<u8, Error> {
         let mut left = 0;
         while self.exited.is_none() && left < MAX_LEFT {
-            self.agent.fill()?;
+            self.agent.fill(&mut self.buffer)?;
             left += 1 + self.take_messages()?;
         }
         match self.exited {
@@ -239,7 +242,7 @@ impl<S: Read + Write + AsFd> Relay<S> {
             return Err(Error::Closed);
         }
         if ready.contains(PollFlags::IN) {
-            self.agent.fill()?;
+            self.agent.fill(&mut self.buffer)?;
             self.take_messages()?;
         }
         Ok(())
