@@ -163,7 +163,8 @@ pub(super) struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ConsoleKind {
-    /// The 16550 at port 0x3f8 (ttyS0): works from the first message on, but each byte is an exit
+    /// The 16550 at port 0x3f8 (ttyS0), or the SCLP's VT220 on s390x (ttysclp0): works from the first message on, but
+    /// with many exits
     Serial,
     /// Virtio console (hvc0): fast, but silent until the driver is up
     Virtio,

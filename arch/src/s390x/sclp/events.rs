@@ -33,6 +33,8 @@ pub struct Events {
     receive: u64,
     /// How long its masks are.
     mask_length: usize,
+    /// Whether it has a console. Linux would use one as well as the one that it is told to use.
+    pub console: bool,
     /// For its console. Whoever fills this bounds it.
     pub input: VecDeque<u8>,
     /// Whether it shall end.
@@ -61,8 +63,9 @@ impl Events {
         };
         self.receive = read_mask(&masks[..length]);
         self.mask_length = length;
-        write_mask(&mut masks[2 * length..3 * length], VT220);
-        write_mask(&mut masks[3 * length..], VT220 | QUIESCE);
+        let console = if self.console { VT220 } else { 0 };
+        write_mask(&mut masks[2 * length..3 * length], console);
+        write_mask(&mut masks[3 * length..], console | QUIESCE);
         DONE
     }
 

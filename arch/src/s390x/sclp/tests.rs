@@ -87,8 +87,9 @@ fn cpus_that_have_no_room_are_not_told() {
 
 #[test]
 fn masks_of_four_and_of_eight_bytes() {
-    for length in [4, 8] {
+    for (length, console, sent) in [(4, true, 0x40), (8, true, 0x40), (8, false, 0)] {
         let mut events = Events::default();
+        events.console = console;
         events.input.push_back(b'x');
         let mut masks = vec![0, 0, 0, length];
         masks.resize(4 + 4 * usize::from(length), 0);
@@ -98,8 +99,8 @@ fn masks_of_four_and_of_eight_bytes() {
         let (answer, _) = call(0x0078_0005, &ask, &MACHINE, &mut events);
         assert_eq!(code(&answer), 0x20);
         let mask = |number| &answer[12 + number * usize::from(length)..][..4];
-        assert_eq!(mask(2), [0, 0, 0, 0x40]);
-        assert_eq!(mask(3), [0, 0, 0, 0x48]);
+        assert_eq!(mask(2), [0, 0, 0, sent]);
+        assert_eq!(mask(3), [0, 0, 0, sent | 8]);
         assert!(events.pending());
     }
 }

@@ -24,28 +24,26 @@ const EVENTS_PENDING: u32 = 1;
 pub(super) struct Sclp {
     vm: Arc<VmFd>,
     events: Events,
-    /// What the guest has said, if anybody is to hear it.
+    /// What the guest has said.
     outbox: Outbox,
     /// Signalled when there is room for more input.
     room: Arc<EventFd>,
-    heard: bool,
 }
 
 impl Sclp {
-    /// With a console that nobody is at.
+    /// Without a console.
     pub(super) fn new(vm: Arc<VmFd>) -> io::Result<Self> {
         Ok(Self {
             vm,
             events: Events::default(),
             outbox: Outbox::new()?,
             room: Arc::new(EventFd::new(EFD_NONBLOCK)?),
-            heard: false,
         })
     }
 
-    /// From now on what the guest says is fetched.
+    /// With a console: from now on what the guest says is fetched.
     pub(super) fn hear(&mut self) {
-        self.heard = true;
+        self.events.console = true;
     }
 
     /// Does what the guest calls for, and interrupts it when that is done. Inside are the program's interruptions.
@@ -64,7 +62,7 @@ impl Sclp {
         if let Err(interruption) = sccb.write(memory) {
             return Ok(Err(interruption));
         }
-        if self.heard && !text.is_empty() {
+        if self.events.console && !text.is_empty() {
             self.outbox.write_all(&text)?;
         }
         if waited && self.events.input.is_empty() {
