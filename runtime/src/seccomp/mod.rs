@@ -4,7 +4,7 @@
 //! The program does what libseccomp's would, as runc uses it:
 //! - The first rule of a system call whose conditions hold decides, else the default action. Rules
 //!   whose action is the default one, and names that nobody knows, are passed over. Two conditions
-//!   on the same argument are two rules.
+//!   on the same argument are two rules. A rule of a call on sockets is one of socketcall(2), too, where there is that.
 //! - If the default action denies, a system call whose number is above all that the profile names
 //!   fails with `ENOSYS`: programs fall back from what is newer than the profile.
 //! - i386's system calls are filtered, too, if the profile lists that architecture. A process that
@@ -13,6 +13,7 @@
 //! It differs for x32, whose system calls fail with `ENOSYS`: no kernel of ours has them. Flags of a
 //! profile (logging, speculation) have no effect, and no filter can ask a listener.
 
+mod multiplexed;
 mod profile;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use oci_spec::runtime::{Arch, LinuxSeccomp};
 use proto::FilterInstruction;
-use vmm::seccomp::bpf::{self, Decision, Ranges};
+use vmm::seccomp::bpf::{self, Condition, Decision, Ranges};
 use vmm::syscalls::{ABIS, Abi};
 
 use profile::Profile;
@@ -68,13 +69,23 @@ fn section(profile: &Profile, abi: &Abi) -> Ranges {
     let mut calls = BTreeMap::new();
     let mut last = None;
     for rule in &profile.rules {
-        for number in rule.names.iter().filter_map(|name| (abi.number)(name)) {
-            last = last.max(Some(number));
-            if rule.action != profile.default {
-                let decision = calls
-                    .entry(number)
-                    .or_insert_with(|| Decision::new(profile.default));
-                decision.add(&rule.alternatives, rule.action);
+        for name in &rule.names {
+            let number = (abi.number)(name);
+            last = last.max(number);
+            if rule.action == profile.default {
+                continue;
+            }
+            let mut add = |number: u32, alternatives: &[Vec<Condition>]| {
+                let decision = calls.entry(number);
+                let decision = decision.or_insert_with(|| Decision::new(profile.default));
+                decision.add(alternatives, rule.action);
+            };
+            if let Some(number) = number {
+                add(number, &rule.alternatives);
+            }
+            if let Some((whole, chosen)) = multiplexed::find(name, abi) {
+                let alternatives = multiplexed::alternatives(&rule.alternatives, chosen);
+                add(whole, &alternatives);
             }
         }
     }

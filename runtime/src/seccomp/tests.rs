@@ -8,8 +8,19 @@ use serde_json::{Value, json};
 use super::*;
 use crate::spec;
 
-const X86_64: u32 = 0xc000_003e;
-const X86: u32 = 0x4000_0003;
+/// The native architecture.
+fn native() -> u32 {
+    ABIS[0].audit
+}
+
+/// Another architecture that a guest can have, and its name in a profile; s390x has none.
+const X86: (u32, &str) = (0x4000_0003, "SCMP_ARCH_X86");
+
+/// The number of a native system call.
+fn number(name: &str) -> u32 {
+    (ABIS[0].number)(name).unwrap()
+}
+
 const ALLOW: u32 = 0x7fff_0000;
 const KILL: u32 = 0;
 
@@ -90,7 +101,7 @@ fn holds(arg: &LinuxSeccompArg, arguments: &[u64; 6]) -> bool {
 }
 
 /// Whether a rule's conditions hold: all of them, or any if two are on one argument.
-fn applies(rule: &LinuxSyscall, arguments: &[u64; 6]) -> bool {
+fn applies(rule: &LinuxSyscall, holds: impl Fn(&LinuxSeccompArg) -> bool) -> bool {
     let mut args = rule.args().iter().flatten();
     let mut seen = Vec::new();
     let twice = args.clone().any(|arg| {
@@ -99,50 +110,53 @@ fn applies(rule: &LinuxSyscall, arguments: &[u64; 6]) -> bool {
         again
     });
     if twice {
-        args.any(|arg| holds(arg, arguments))
+        args.any(holds)
     } else {
-        args.all(|arg| holds(arg, arguments))
+        args.all(holds)
     }
+}
+
+/// Whether a rule decides about a call.
+fn decides(rule: &LinuxSyscall, abi: &Abi, call: &Call) -> bool {
+    let is = |name: &str| (abi.number)(name) == Some(call.number);
+    let holds = |arg: &LinuxSeccompArg| holds(arg, &call.arguments);
+    if rule.names().iter().any(|name| is(name)) && applies(rule, holds) {
+        return true;
+    }
+    // socket(2) is number 1 of socketcall(2), of whose arguments the others are compared.
+    let has_socket = rule.names().iter().any(|name| name == "socket");
+    has_socket
+        && is("socketcall")
+        && call.arguments[0] as u32 == 1
+        && applies(rule, |arg| arg.index() == 0 || holds(arg))
 }
 
 /// What the profile says, read rule by rule.
 fn expected(profile: &LinuxSeccomp, call: &Call) -> u32 {
-    let id = |name: &str| match call.architecture {
-        X86_64 => name
-            .parse()
-            .ok()
-            .map(|call: syscalls::x86_64::Sysno| call.id()),
-        _ => name
-            .parse()
-            .ok()
-            .map(|call: syscalls::x86::Sysno| call.id()),
-    };
     let mut architectures = profile.architectures().iter().flatten();
-    let listed = architectures.any(|name| name.to_string() == "SCMP_ARCH_X86");
-    match call.architecture {
-        X86_64 if call.number >= 0x4000_0000 => return errno(38),
-        X86_64 => {}
-        X86 if listed => {}
-        _ => return KILL,
+    let listed = architectures.any(|name| name.to_string() == X86.1);
+    let mut abis = ABIS.iter();
+    let abi = abis.find(|abi| abi.audit == call.architecture);
+    let abi = abi.filter(|abi| abi.audit == native() || abi.audit == X86.0 && listed);
+    let Some(abi) = abi else {
+        return KILL;
+    };
+    if abi.end.is_some_and(|end| call.number >= end) {
+        return errno(38);
     }
     let default_action = profile.default_action().to_string();
     let default = action(&default_action, profile.default_errno_ret());
     let rules = profile.syscalls().iter().flatten();
     let names = rules.clone().flat_map(|rule| rule.names());
-    let last = names.filter_map(|name| id(name)).max();
+    let last = names.filter_map(|name| (abi.number)(name)).max();
     let permissive = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"];
     let denies = !permissive.contains(&default_action.as_str()) && default != errno(38);
-    if denies && last.is_some_and(|last| i64::from(call.number) > i64::from(last)) {
+    if denies && last.is_some_and(|last| call.number > last) {
         return errno(38);
     }
-    let number = i32::try_from(call.number).ok();
-    let rules = rules.filter(|rule| {
-        let mut names = rule.names().iter();
-        number.is_some() && names.any(|name| id(name) == number)
-    });
     for rule in rules {
         let action = action(rule.action(), rule.errno_ret());
-        if action != default && applies(rule, &call.arguments) {
+        if action != default && decides(rule, abi, call) {
             return action;
         }
     }
@@ -154,24 +168,26 @@ fn docker_profile_decides_as_it_says() {
     let profile = docker();
     let program = compile(&profile).unwrap();
     assert!(program.len() < 1000, "{}", program.len());
-    let decision = |number, arguments: &[u64]| run(&program, &Call::new(X86_64, number, arguments));
-    use syscalls::x86_64::Sysno;
-    let number = |call: Sysno| u32::try_from(call.id()).unwrap();
-    assert_eq!(decision(number(Sysno::read), &[]), ALLOW);
-    assert_eq!(decision(number(Sysno::chroot), &[]), ALLOW);
-    assert_eq!(decision(number(Sysno::keyctl), &[]), errno(1));
-    assert_eq!(decision(number(Sysno::clone3), &[]), errno(38));
-    let clone = number(Sysno::clone);
-    assert_eq!(decision(clone, &[0x11]), ALLOW);
-    assert_eq!(decision(clone, &[0x1000_0011]), errno(1));
-    let personality = number(Sysno::personality);
-    assert_eq!(decision(personality, &[0xffff_ffff]), ALLOW);
-    assert_eq!(decision(personality, &[0x1_0000_0008]), errno(1));
-    assert_eq!(decision(500, &[]), errno(38));
-    assert_eq!(decision(0x4000_0000, &[]), errno(38));
-    let i386 = |number| run(&program, &Call::new(X86, number, &[]));
-    assert_eq!(i386(3), ALLOW);
-    assert_eq!(i386(288), errno(1));
+    let call = |number, arguments: &[u64]| run(&program, &Call::new(native(), number, arguments));
+    let decision = |name, arguments: &[u64]| call(number(name), arguments);
+    assert_eq!(decision("read", &[]), ALLOW);
+    assert_eq!(decision("chroot", &[]), ALLOW);
+    assert_eq!(decision("keyctl", &[]), errno(1));
+    assert_eq!(decision("clone3", &[]), errno(38));
+    assert_eq!(decision("clone", &[0x11]), ALLOW);
+    assert_eq!(decision("clone", &[0x1000_0011]), errno(1));
+    assert_eq!(decision("personality", &[0xffff_ffff]), ALLOW);
+    assert_eq!(decision("personality", &[0x1_0000_0008]), errno(1));
+    assert_eq!(call(500, &[]), errno(38));
+    assert_eq!(call(0x4000_0000, &[]), errno(38));
+    let i386 = |number, verdict| {
+        let has_it = ABIS.iter().any(|abi| abi.audit == X86.0);
+        let verdict = if has_it { verdict } else { KILL };
+        assert_eq!(run(&program, &Call::new(X86.0, number, &[])), verdict);
+    };
+    i386(3, ALLOW);
+    i386(288, errno(1));
+    // AUDIT_ARCH_AARCH64.
     assert_eq!(run(&program, &Call::new(0xc000_00b7, 0, &[])), KILL);
 }
 
@@ -179,7 +195,7 @@ fn docker_profile_decides_as_it_says() {
 fn every_system_call_of_docker_profile_has_its_verdict() {
     let profile = docker();
     let program = compile(&profile).unwrap();
-    for architecture in [X86_64, X86] {
+    for architecture in [native(), X86.0] {
         for number in (0..600).chain([u32::MAX, 0x3fff_ffff, 0x4000_0001]) {
             for first in [0, 8, 0x10000000, 0xffff_ffff, u64::MAX] {
                 let call = Call::new(architecture, number, &[first]);
@@ -196,12 +212,35 @@ fn a_profile_that_denies_some_has_no_enosys() {
         "syscalls": [{"names": ["mkdir", "new_one"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
     }));
     let program = compile(&profile).unwrap();
-    let decision = |number| run(&program, &Call::new(X86_64, number, &[]));
-    assert_eq!(decision(83), errno(5));
-    assert_eq!(decision(82), ALLOW);
+    let decision = |number| run(&program, &Call::new(native(), number, &[]));
+    assert_eq!(decision(number("mkdir")), errno(5));
+    assert_eq!(decision(number("rename")), ALLOW);
     assert_eq!(decision(0x3fff_ffff), ALLOW);
-    assert_eq!(decision(0x4000_0053), errno(38));
-    assert_eq!(run(&program, &Call::new(X86, 39, &[])), KILL);
+    let other_abi = ABIS[0].end.map_or(ALLOW, |_| errno(38));
+    assert_eq!(decision(0x4000_0000 | number("mkdir")), other_abi);
+    assert_eq!(run(&program, &Call::new(X86.0, 39, &[])), KILL);
+}
+
+#[test]
+fn what_is_denied_is_denied_by_the_call_that_has_it_in_it() {
+    let profile = profile(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": [X86.1],
+        "syscalls": [{"names": ["accept", "shmget"], "action": "SCMP_ACT_ERRNO"}],
+    }));
+    let program = compile(&profile).unwrap();
+    for abi in &ABIS {
+        let decision = |name, first| {
+            let number = (abi.number)(name)?;
+            Some(run(&program, &Call::new(abi.audit, number, &[first])))
+        };
+        // x86_64 has none of the two. Linux does not look at all bits.
+        for (whole, part, more) in [("socketcall", 5, 5 | 1 << 32), ("ipc", 23, 23 | 1 << 16)] {
+            for (first, expected) in [(part, errno(1)), (more, errno(1)), (6, ALLOW)] {
+                assert!(decision(whole, first).is_none_or(|action| action == expected));
+            }
+        }
+    }
 }
 
 #[test]
@@ -320,7 +359,7 @@ prop_compose! {
         i386 in any::<bool>(),
         syscalls in prop::collection::vec(rule(), 0..40),
     ) -> LinuxSeccomp {
-        let architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"];
+        let architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_S390X", X86.1];
         profile(json!({
             "defaultAction": default_action,
             "defaultErrnoRet": default_errno_ret,
@@ -332,7 +371,7 @@ prop_compose! {
 
 prop_compose! {
     fn call()(
-        architecture in prop_oneof![4 => Just(X86_64), 4 => Just(X86), 1 => any::<u32>()],
+        architecture in prop_oneof![4 => Just(native()), 4 => Just(X86.0), 1 => any::<u32>()],
         number in prop_oneof![4 => 0..10_u32, 4 => 0..500_u32, 1 => any::<u32>()],
         arguments in prop::array::uniform6(value()),
     ) -> Call {
