@@ -156,13 +156,13 @@ fn a_guest_lets_go_of_files_to_find_more() {
     assert!(reminder.take());
     reminder.answered();
     guest.requests = 0;
-    let forget = request(Opcode::Forget as u32, nodes[0], 0, &1_u64.to_le_bytes());
+    let forget = request(Opcode::Forget as u32, nodes[0], 0, &1_u64.to_ne_bytes());
     guest.send_with_room(&forget, 0);
     guest.answer();
     guest.requests = REQUESTS;
     let (_, length) = guest.answer();
     let error = &guest.room(length)[4..8];
-    assert_eq!(error, 0_i32.to_le_bytes());
+    assert_eq!(error, 0_i32.to_ne_bytes());
     // What it knows it still finds.
     assert_eq!(guest.lookup("1"), Ok(nodes[1]));
 }
@@ -216,7 +216,7 @@ fn what_the_kernel_makes_up_is_read_past_the_guests_cache() {
         let node = guest.lookup("version").unwrap();
         let answer = guest.ask(Opcode::Open, node, &words(&[0, 0])).unwrap();
         // `struct fuse_open_out`: the handle, and flags with FOPEN_DIRECT_IO.
-        let flags = u32::from_le_bytes(*answer[8..].first_chunk().unwrap());
+        let flags = u32::from_ne_bytes(*answer[8..].first_chunk().unwrap());
         assert_eq!(flags & 1, direct, "{}", directory.display());
     }
 }

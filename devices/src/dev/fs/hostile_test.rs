@@ -36,7 +36,7 @@ fn a_request_that_makes_no_sense_breaks_the_device_until_a_reset() {
 /// the share.
 fn with_paths(up: &str, file: u64) -> Vec<(Opcode, Vec<u8>)> {
     let body = |fixed: &[u8], names: &str| [fixed, names.as_bytes()].concat();
-    let node = |node: u64| node.to_le_bytes();
+    let node = |node: u64| node.to_ne_bytes();
     let name = |name: &str| format!("{up}/{name}\0");
     vec![
         (Opcode::Lookup, body(&[], &name("secret"))),
@@ -136,7 +136,7 @@ fn no_name_leads_out_by_a_directory_that_has_left_the_share() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
     // Out of the share by the second name.
-    let body = [known.to_le_bytes().as_slice(), b"file\0../../made\0"].concat();
+    let body = [known.to_ne_bytes().as_slice(), b"file\0../../made\0"].concat();
     assert_eq!(guest.ask(Opcode::Rename, ROOT, &body), Err(libc::EINVAL));
     assert_eq!(outside.names(), ["elsewhere", "empty", "secret", "share"]);
 }
@@ -149,8 +149,8 @@ fn no_file_has_an_offset_that_is_negative() {
     guest.mount();
     let (node, handle) = guest.create("file").unwrap();
     for offset in [1 << 63, u64::MAX] {
-        let mut body = handle.to_le_bytes().to_vec();
-        body.extend(offset.to_le_bytes());
+        let mut body = handle.to_ne_bytes().to_vec();
+        body.extend(offset.to_ne_bytes());
         body.extend(words(&[1, 0, 0, 0, 0, 0]));
         let answer = guest.ask(Opcode::Read, node, &body);
         assert_eq!(answer, Err(libc::EINVAL));
@@ -197,7 +197,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     let handle = (0..3u64, number(), number(), number());
     let numbers = handle.prop_map(|(handle, a, b, c)| {
         let numbers = [handle, a, b, c, 0, 0];
-        numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
+        numbers.iter().flat_map(|n| n.to_ne_bytes()).collect()
     });
     let name = "(a|d|\\.\\.|[a-z/]{0,9})\0?".prop_map(String::into_bytes);
     prop_oneof![anything, numbers, name]
@@ -234,7 +234,7 @@ proptest! {
         for (opcode, node, body, room, (cut, claim)) in requests {
             let mut message = request(opcode, node, 0, &body);
             if let Some(claim) = claim {
-                message[..4].copy_from_slice(&claim.to_le_bytes());
+                message[..4].copy_from_slice(&claim.to_ne_bytes());
             }
             message.truncate(cut);
             guest.send_with_room(&message, room);

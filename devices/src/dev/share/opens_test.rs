@@ -14,13 +14,13 @@ const ROOM: u32 = 16 + 16 + 104;
 /// Opens a node if it has the name in the root directory; returns handle and size.
 fn open(guest: &mut Guest, node: u64, directory: u64, name: &str) -> Result<(u64, u64), i32> {
     let mut body = words(&[libc::O_RDONLY as u32, 0]);
-    body.extend(directory.to_le_bytes());
+    body.extend(directory.to_ne_bytes());
     body.extend(format!("{name}\0").as_bytes());
     guest.send_with_room(&request(OPEN_CHECKED, node, 0, &body), ROOM);
     let (_, length) = guest.answer();
     let answer = guest.room(length);
-    let long = |at: usize| u64::from_le_bytes(*answer[at..].first_chunk().unwrap());
-    match i32::from_le_bytes(*answer[4..].first_chunk().unwrap()) {
+    let long = |at: usize| u64::from_ne_bytes(*answer[at..].first_chunk().unwrap());
+    match i32::from_ne_bytes(*answer[4..].first_chunk().unwrap()) {
         0 => Ok((long(16), long(16 + 16 + 16 + 8))),
         error => Err(-error),
     }

@@ -28,7 +28,7 @@ fn the_guest_is_told_to_ask_for_locks() {
     let mut body = words(&[7, 38, 1 << 17, flags]);
     body.resize(64, 0);
     let answer = guest.ask(Opcode::Init, 0, &body).unwrap();
-    let granted = u32::from_le_bytes(*answer[12..].first_chunk().unwrap());
+    let granted = u32::from_ne_bytes(*answer[12..].first_chunk().unwrap());
     assert_eq!(granted & flags, flags);
 }
 
@@ -281,7 +281,7 @@ fn what_is_no_lock_is_refused() {
     assert_eq!(shared.set(handle, 1, ALL, 3), Err(libc::EINVAL));
     // A directory has no locks of fcntl(2).
     let answer = shared.guest.ask(Opcode::Opendir, ROOT, &words(&[0, 0]));
-    let directory = u64::from_le_bytes(*answer.unwrap().first_chunk().unwrap());
+    let directory = u64::from_ne_bytes(*answer.unwrap().first_chunk().unwrap());
     let body = lock(directory, 1, ALL, READ, 0);
     let answer = shared.guest.ask(Opcode::Setlk, ROOT, &body);
     assert_eq!(answer, Err(libc::EINVAL));

@@ -37,7 +37,7 @@ pub(super) fn lock(
 ) -> Vec<u8> {
     let mut body: Vec<u8> = [handle, owner, start, end]
         .iter()
-        .flat_map(|long| long.to_le_bytes())
+        .flat_map(|long| long.to_ne_bytes())
         .collect();
     body.extend(words(&[kind, 4321, flags, 0]));
     body
@@ -64,7 +64,7 @@ impl Shared {
     pub(super) fn open(&mut self, flags: i32) -> u64 {
         let body = words(&[flags.cast_unsigned(), 0]);
         let answer = self.guest.ask(Opcode::Open, self.node, &body).unwrap();
-        u64::from_le_bytes(*answer.first_chunk().unwrap())
+        u64::from_ne_bytes(*answer.first_chunk().unwrap())
     }
 
     pub(super) fn set(
@@ -92,20 +92,20 @@ impl Shared {
     ) -> ((u64, u64), u32, u32) {
         let body = lock(handle, owner, range, WRITE, 0);
         let answer = self.guest.ask(Opcode::Getlk, self.node, &body).unwrap();
-        let long = |at: usize| u64::from_le_bytes(*answer[at..].first_chunk().unwrap());
-        let word = |at: usize| u32::from_le_bytes(*answer[at..].first_chunk().unwrap());
+        let long = |at: usize| u64::from_ne_bytes(*answer[at..].first_chunk().unwrap());
+        let word = |at: usize| u32::from_ne_bytes(*answer[at..].first_chunk().unwrap());
         ((long(0), long(8)), word(16), word(20))
     }
 
     pub(super) fn flush(&mut self, handle: u64, owner: u64) {
-        let mut body = handle.to_le_bytes().to_vec();
+        let mut body = handle.to_ne_bytes().to_vec();
         body.extend([0; 8]);
-        body.extend(owner.to_le_bytes());
+        body.extend(owner.to_ne_bytes());
         self.guest.ask(Opcode::Flush, self.node, &body).unwrap();
     }
 
     pub(super) fn release(&mut self, handle: u64) {
-        let mut body = handle.to_le_bytes().to_vec();
+        let mut body = handle.to_ne_bytes().to_vec();
         body.extend([0; 16]);
         self.guest.ask(Opcode::Release, self.node, &body).unwrap();
     }
@@ -119,7 +119,7 @@ impl Shared {
     /// Sends a request that will wait, the `slot`th, and returns its head.
     pub(super) fn begin(&mut self, slot: u64, body: &[u8]) -> u32 {
         let mut message = request(Opcode::Setlkw as u32, self.node, 0, body);
-        message[8..16].copy_from_slice(&unique(slot).to_le_bytes());
+        message[8..16].copy_from_slice(&unique(slot).to_ne_bytes());
         let memory = &self.guest.memory;
         memory
             .write_slice(&message, GuestAddress(place(slot)))
@@ -139,7 +139,7 @@ impl Shared {
     }
 
     pub(super) fn interrupt(&mut self, slot: u64) {
-        let body = unique(slot).to_le_bytes();
+        let body = unique(slot).to_ne_bytes();
         let message = request(Opcode::Interrupt as u32, 0, 0, &body);
         let address = 0x60_0000;
         let memory = &self.guest.memory;
@@ -166,8 +166,8 @@ impl Shared {
         let mut answer = [0; 16];
         let address = GuestAddress(place(slot) + 0x100);
         self.guest.memory.read_slice(&mut answer, address).unwrap();
-        assert_eq!(answer[8..], unique(slot).to_le_bytes());
-        -i32::from_le_bytes(*answer[4..].first_chunk().unwrap())
+        assert_eq!(answer[8..], unique(slot).to_ne_bytes());
+        -i32::from_ne_bytes(*answer[4..].first_chunk().unwrap())
     }
 
     /// Other requests are served.

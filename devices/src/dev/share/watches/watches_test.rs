@@ -38,7 +38,7 @@ impl Shared {
         self.guest.send_with_room(&message, room);
         let (_, length) = self.guest.answer();
         let answer = self.guest.room(length);
-        match i32::from_le_bytes(*answer[4..].first_chunk().unwrap()) {
+        match i32::from_ne_bytes(*answer[4..].first_chunk().unwrap()) {
             0 => Ok(answer[16..].to_vec()),
             error => Err(-error),
         }
@@ -90,10 +90,10 @@ fn what_others_change_is_told_and_what_the_guest_changes_is_not() {
     }
     let (mine, handle) = shared.guest.create("mine").unwrap();
     shared.guest.write(mine, handle, b"mine");
-    let mut release = handle.to_le_bytes().to_vec();
+    let mut release = handle.to_ne_bytes().to_vec();
     release.extend([0; 16]);
     shared.guest.ask(Opcode::Release, mine, &release).unwrap();
-    let renamed = [&ROOT.to_le_bytes()[..], b"mine\0moved\0"].concat();
+    let renamed = [&ROOT.to_ne_bytes()[..], b"mine\0moved\0"].concat();
     shared.guest.ask(Opcode::Rename, ROOT, &renamed).unwrap();
     shared.guest.ask(Opcode::Unlink, ROOT, b"moved\0").unwrap();
 
