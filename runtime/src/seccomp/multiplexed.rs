@@ -4,12 +4,12 @@
 use vmm::seccomp::bpf::{Condition, Test};
 use vmm::syscalls::Abi;
 
-/// The name of a call, and its number in another.
-type Part = (&'static str, u64);
+/// Names, and their numbers.
+type Parts = &'static [(&'static str, u64)];
 
 /// The call, the bits of its first argument that Linux looks at, and what is which number there (linux/net.h, linux/ipc.h).
 #[rustfmt::skip] // as a table
-const CALLS: [(&str, u64, &[Part]); 2] = [
+const CALLS: [(&str, u64, Parts); 2] = [
     ("socketcall", 0xffff_ffff, &[
         ("socket", 1), ("bind", 2), ("connect", 3), ("listen", 4), ("accept", 5), ("getsockname", 6), ("getpeername", 7),
         ("socketpair", 8), ("send", 9), ("recv", 10), ("sendto", 11), ("recvfrom", 12), ("shutdown", 13),
