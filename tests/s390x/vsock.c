@@ -1,9 +1,12 @@
 // A program of the guest's that listens at its socket device, and one of the host's that comes to it:
 //   vsock            in the guest: hears a line, and answers it
-//   vsock CID        on the host, by the address of a guest that the kernel serves; fails if nobody listens
+//   vsock CID|PATH   on the host, by the address of a guest that the kernel serves, or by the socket of one that runq-vmm
+//                    serves; fails if nobody listens
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <linux/vm_sockets.h>
 
@@ -47,13 +50,25 @@ static int by_kernel(unsigned int cid)
 	return connect(peer, (struct sockaddr *)&guest, sizeof(guest)) ? -1 : peer;
 }
 
+static int by_socket(const char *path)
+{
+	struct sockaddr_un monitor = { .sun_family = AF_UNIX };
+	int peer = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strncpy(monitor.sun_path, path, sizeof(monitor.sun_path) - 1);
+	if (connect(peer, (struct sockaddr *)&monitor, sizeof(monitor)))
+		return -1;
+	dprintf(peer, "CONNECT %d\n", PORT);
+	return strncmp(hear(peer), "OK", 2) ? -1 : peer;
+}
+
 int main(int argc, char **argv)
 {
 	int peer;
 
 	if (argc < 2)
 		return listen_in_guest();
-	peer = by_kernel(atoi(argv[1]));
+	peer = argv[1][0] == '/' ? by_socket(argv[1]) : by_kernel(atoi(argv[1]));
 	if (peer < 0)
 		return 1;
 	dprintf(peer, "hello, %s\n", argv[1]);
