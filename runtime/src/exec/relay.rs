@@ -93,11 +93,11 @@ impl<S: Read + Write + AsFd> Relay<S> {
     }
 
     fn begin(&mut self) -> Result<(), Error> {
-        if self.input.is_none() && !self.terminal {
+        // Messages may have come with that which told of the start; even the last, and then nobody listens any more.
+        self.take_messages()?;
+        if self.exited.is_none() && self.input.is_none() && !self.terminal {
             self.agent.send(&ToAgent::StdinEnd)?;
         }
-        // Messages may have come with that which told of the start.
-        self.take_messages()?;
         Ok(())
     }
 

@@ -93,6 +93,42 @@ fn no_input_ends_at_once() {
 }
 
 #[test]
+fn all_may_be_said_before_the_relay_begins() {
+    let set = certificates(2100);
+    let (file, mut agent) = ends(&set);
+    let mut channel: Channel<File, FromAgent> =
+        Channel::connect(file, &client(&set.client())).unwrap();
+    let agent = thread::spawn(move || {
+        agent.say(&FromAgent::Stdout(b"said".to_vec())).unwrap();
+        agent.say(&FromAgent::Exited { code: 5 }).unwrap();
+    });
+    let mut buffer = [0; READ_SIZE];
+    while channel.is_handshaking() {
+        channel.flush().unwrap();
+        poll(&mut [PollFd::new(channel.socket(), PollFlags::IN)], None).unwrap();
+        channel.fill(&mut buffer).unwrap();
+    }
+    channel.flush().unwrap();
+    agent.join().unwrap();
+    while channel.fill(&mut buffer).is_ok() {}
+
+    let (mut stdout, their_stdout) = pipe().unwrap();
+    let relay = thread::spawn(move || {
+        let streams = Streams {
+            stdin: None,
+            stdout: their_stdout.into(),
+            stderr: File::create("/dev/null").unwrap().into(),
+            terminal: false,
+        };
+        Relay::new(channel, Signals::take(Forwarded::All).unwrap(), streams).run()
+    });
+    assert_eq!(relay.join().unwrap(), 5);
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "said");
+}
+
+#[test]
 fn signals_pass_a_command_that_does_not_read() {
     let mut around = Around::new(true);
     let mut stdin = around.stdin.take().unwrap();
