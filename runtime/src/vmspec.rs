@@ -26,7 +26,7 @@ pub const KILLS: &str = "/run/kills";
 pub const STARTED: &str = "/run/started";
 
 /// Where `proxy` finds the sysfs of its network namespace.
-pub const SYS: &str = "/run/sys";
+pub const SYS: &str = "/sys";
 
 /// The folder that `proxy` shares with the guest: `root`, [`SHARED_MODULES`], and `volumes/0` and so on.
 pub const SHARE: &str = "/run/share";

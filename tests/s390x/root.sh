@@ -4,9 +4,9 @@
 
 # Those with Rust of our edition, in the order of choice: a mirror may have one of them in halves.
 suites=(trixie-backports forky sid)
-# libcap-ng is for the crate capng.
+# libcap-ng is for the crate capng; the last two are what runs in the emulated host.
 toolchain=(rustc cargo rust-clippy gcc libc6-dev gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user
-    libstd-rust-dev:s390x libcap-ng-dev:s390x)
+    libstd-rust-dev:s390x libcap-ng-dev:s390x busybox-static:s390x crun:s390x)
 
 s390x='s390x-unknown-linux-gnu'
 out=$cache/s390x
@@ -43,7 +43,7 @@ make_root() {
 # The first suite that this machine's mirror has whole.
 make_any_root() {
     local suite
-    packages mmdebstrap
+    packages mmdebstrap || return
     mirror=$(mirror)
     [ -n "$mirror" ] || { echo "$0: apt knows no mirror of Debian: add one to its sources" >&2; return 1; }
     for suite in "${suites[@]}"; do
@@ -54,8 +54,8 @@ make_any_root() {
             return
         fi
     done
-    echo "$0: this machine's mirror of Debian has none of ${suites[*]}: try later, or with another mirror" >&2
-    return 1
+    echo "$0: this machine's mirror of Debian has none of ${suites[*]}: s390x is not tested: try later, or with another mirror" >&2
+    return 75 # EX_TEMPFAIL of sysexits.h
 }
 
 # inside COMMAND...: in that Debian, with this clone as /src, in mount namespaces of its own, so that no mount is left.
@@ -84,7 +84,7 @@ mkdir -p "$out"
 exec 9>"$out/lock"
 if [ ! -d "$chroot" ]; then
     flock 9
-    [ -d "$chroot" ] || make_any_root
+    [ -d "$chroot" ] || make_any_root || exit
 fi
 flock -s 9
 touch "$chroot"

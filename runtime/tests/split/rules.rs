@@ -163,7 +163,7 @@ fn mounts_of_the_monitor_that_are_missing_are_made() {
             "/run/vmspec.json",
             "/run/kills",
             "/run/started",
-            "/run/sys",
+            "/sys",
             "/run/share/root",
             "/run/share/modules"
         ]
