@@ -21,6 +21,7 @@ mod lookup;
 mod mount_points;
 mod namespace;
 pub mod options;
+pub mod privileges;
 pub mod register;
 pub mod resolv_conf;
 pub mod seccomp;

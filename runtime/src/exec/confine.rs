@@ -1,15 +1,15 @@
 //! What a relay gives up before it carries bytes: whoever breaks it, from the guest for one, has
 //! the connection and the streams, and nothing else.
 
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use capng::Set;
 use nix::unistd::{chdir, chroot};
 use rustix::thread::{CapabilitySet, capabilities};
 use vmm::command::terminal::REQUESTS;
 use vmm::seccomp::{ANY_THREAD, Allowed};
+
+use crate::privileges;
 
 /// An empty folder of the vm volume, which nobody can write.
 const EMPTY: &str = "vm/empty";
@@ -30,16 +30,7 @@ pub fn enter(root: &Path) -> Result<()> {
         chroot(&empty).with_context(|| format!("{}: install runq anew", empty.display()))?;
         chdir("/").context("change the working directory")?;
     }
-    // The bounding set only goes with CAP_SETPCAP. Without new privileges it means nothing.
-    let set = if held.effective.contains(CapabilitySet::SETPCAP) {
-        Set::BOTH
-    } else {
-        Set::CAPS
-    };
-    capng::clear(set);
-    capng::apply(set)
-        .map_err(|_| io::Error::last_os_error())
-        .context("give up all capabilities")?;
+    privileges::keep(CapabilitySet::empty()).context("give up all capabilities")?;
     // With no_new_privs.
     Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
         .with_requests(&REQUESTS)

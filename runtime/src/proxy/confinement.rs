@@ -1,10 +1,9 @@
 //! What this process gives up before the guest runs.
 
-use std::io;
-
 use anyhow::{Context, Result};
-use capng::Set;
 use nix::unistd::{chdir, chroot};
+use runtime::privileges;
+use rustix::thread::CapabilitySet;
 use vmm::vm::Vm;
 
 /// An empty folder of the vm volume, which nobody can write.
@@ -17,9 +16,6 @@ const EMPTY: &str = "/empty";
 pub(crate) fn enter(vm: &Vm) -> Result<()> {
     chroot(EMPTY).context("change the root to /empty (it is part of the vm volume)")?;
     chdir("/").context("change the working directory")?;
-    capng::clear(Set::BOTH);
-    capng::apply(Set::BOTH)
-        .map_err(|_| io::Error::last_os_error())
-        .context("give up all capabilities")?;
+    privileges::keep(CapabilitySet::empty()).context("give up all capabilities")?;
     vm.restrict_thread()
 }

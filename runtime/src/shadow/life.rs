@@ -10,14 +10,15 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use capng::Set;
 use nix::sys::prctl::{set_dumpable, set_name, set_no_new_privs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use proto::exec::ProcessInfo;
 use rustix::process::setsid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::CapabilitySet;
 
 use super::words::name;
+use crate::privileges;
 
 /// Makes a process of this program a shadow, and tells its [`Looks`]. Arguments cannot: they are the
 /// guest's.
@@ -95,16 +96,13 @@ fn live(looks: Looks) -> Result<()> {
 }
 
 fn give_up_rights(uid: Uid, gid: Gid) -> Result<()> {
-    let apply = |set| capng::apply(set).map_err(|_| io::Error::last_os_error());
     set_no_new_privs().context("no_new_privs")?;
-    capng::clear(Set::BOTH);
     // The bounding set goes with a capability, as do user and groups.
-    apply(Set::BOUNDS).context("give up all capabilities")?;
+    privileges::empty_bounding_set().context("give up all capabilities")?;
     setgroups(&[]).context("leave all groups")?;
     setresgid(gid, gid, gid).context("change the group")?;
     setresuid(uid, uid, uid).context("change the user")?;
-    capng::clear(Set::BOTH);
-    apply(Set::CAPS).context("give up all capabilities")?;
+    privileges::keep(CapabilitySet::empty()).context("give up all capabilities")?;
     // At last, because the steps before reset it. A user of the host may have the same number.
     set_dumpable(false).context("keep others out of the memory")
 }

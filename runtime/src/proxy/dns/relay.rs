@@ -15,11 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use capng::Set;
 use proto::dns::{self, DnsAnswer, DnsQuery, MAX_MESSAGE, MAX_QUERIES};
 use proto::{Decoder, Error, MAX_FRAME, encode};
+use runtime::privileges;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use tracing::debug;
 use vmm::seccomp::{ANY_THREAD, Allowed};
 
@@ -72,7 +73,8 @@ impl Relay {
         thread::Builder::new()
             .name("dns".into())
             .spawn(move || {
-                let confined = drop_privileges().and_then(|()| restrict_calls());
+                let confined =
+                    privileges::keep(CapabilitySet::empty()).and_then(|()| restrict_calls());
                 let goes_on = confined.is_ok();
                 // Whoever started it waits.
                 let _ = tell.send(confined);
@@ -200,12 +202,6 @@ impl Relay {
         }
         Ok(())
     }
-}
-
-/// Of the thread that calls it, for good.
-fn drop_privileges() -> io::Result<()> {
-    capng::clear(Set::BOTH);
-    capng::apply(Set::BOTH).map_err(|_| io::Error::last_os_error())
 }
 
 /// Leaves the thread that calls it only the system calls that the relay needs.

@@ -5,15 +5,15 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use capng::{Action, Set, Type};
+use runtime::privileges;
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin};
-use rustix::thread::set_name;
+use rustix::thread::{CapabilitySet, set_name};
 use vmm::network::net;
 use vmm::seccomp::{ANY_THREAD, Allowed};
 
-/// What it takes to make macvtaps and their devices' nodes (capabilities(7), without `CAP_`).
-const CAPABILITIES: [&str; 2] = ["NET_ADMIN", "MKNOD"];
+/// What it takes to make macvtaps and their devices' nodes (capabilities(7)).
+const CAPABILITIES: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::MKNOD);
 
 /// What it asks of the kernel beside [`ANY_THREAD`]'s.
 const CALLS: [libc::c_long; 15] = [
@@ -62,7 +62,7 @@ pub(super) fn confine(socket: OwnedFd) -> Result<BorrowedFd<'static>> {
     dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     dup2_stdin(socket)?;
     system::close_from(3).context("close the container's files")?;
-    drop_privileges().context("give up capabilities")?;
+    privileges::keep(CAPABILITIES).context("give up capabilities")?;
     restrict_calls().context("give up system calls")?;
     Ok(stdin())
 }
@@ -72,14 +72,6 @@ pub(super) fn restrict_calls() -> io::Result<()> {
     Allowed::calls(ANY_THREAD.into_iter().chain(CALLS))
         .with_requests(net::OPEN_REQUESTS)
         .restrict_thread()
-}
-
-fn drop_privileges() -> io::Result<()> {
-    capng::clear(Set::BOTH);
-    let kept = CAPABILITIES.into_iter().collect();
-    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, kept)
-        .and_then(|()| capng::apply(Set::BOTH))
-        .map_err(|_| io::Error::last_os_error())
 }
 
 #[allow(unsafe_code)] // Two system calls that have no safe form.
