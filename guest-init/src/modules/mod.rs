@@ -1,8 +1,7 @@
-//! Kernel modules: those of the initrd, for kernels that do not have all drivers built in, and file systems that few
-//! containers need.
+//! Kernel modules: those of the initrd, for kernels that do not have all drivers built in, and what few containers need.
 
-mod file_system;
 mod index;
+mod wanted;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,7 +11,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::console;
-pub(crate) use file_system::provide;
+pub(crate) use wanted::{provide, provide_file_system};
 
 /// Loads what `DIR/order` lists, if that file is there, and frees the initrd's memory of it.
 ///
