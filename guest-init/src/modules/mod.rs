@@ -37,12 +37,14 @@ fn names(order: &str) -> impl Iterator<Item = &str> {
 }
 
 fn load_one(path: &Path) -> Result<()> {
-    insert(&File::open(path)?)
+    insert(&File::open(path)?, false)
 }
 
-/// Gives the kernel a module.
-fn insert(file: &File) -> Result<()> {
-    match finit_module(file, c"", ModuleInitFlags::empty()) {
+/// Gives the kernel a module; one that is packed it unpacks itself (CONFIG_MODULE_DECOMPRESS).
+fn insert(file: &File, packed: bool) -> Result<()> {
+    // MODULE_INIT_COMPRESSED_FILE of linux/module.h.
+    let flags = ModuleInitFlags::from_bits_retain(u32::from(packed) << 2);
+    match finit_module(file, c"", flags) {
         // Built in, or loaded already, or for a feature of processors that this one lacks.
         Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => Ok(()),
         Err(errno) => Err(errno.into()),

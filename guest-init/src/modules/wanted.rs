@@ -63,7 +63,9 @@ fn load(folder: &impl AsFd, name: &str) -> Result<()> {
     let files = index.files(name);
     ensure!(!files.is_empty(), "it has no module {name}");
     for file in files {
-        insert(&open(folder, file)?).with_context(|| format!("load the kernel module {file}"))?;
+        let packed = !file.ends_with(".ko");
+        let inserted = insert(&open(folder, file)?, packed);
+        inserted.with_context(|| format!("load the kernel module {file}"))?;
         console::debug(format_args!("loaded {file} for {name}"));
     }
     Ok(())
