@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 use proto::Device;
 
 use crate::mounts::SYSFS;
@@ -31,13 +31,15 @@ pub(crate) fn provide(wanted: bool, modules: Option<&Tree>) -> Result<Option<Dev
 
 fn find(sysfs: &Path, load: impl FnOnce() -> Result<()>) -> Result<Device> {
     let has = |path| sysfs.join(path).exists();
-    if !has(DRIVER) {
-        load().with_context(|| format!("their driver {MODULE}"))?;
+    let loaded = if has(DRIVER) { Ok(()) } else { load() };
+    let loaded = loaded.with_context(|| format!("their driver {MODULE}"));
+    if !has(BUS) {
+        let why =
+            "the kernel has found none: it needs CONFIG_AP, and a machine with AP instructions";
+        let error = loaded.err().unwrap_or_else(|| anyhow!("no /sys/bus/ap"));
+        return Err(error.context(why));
     }
-    ensure!(
-        has(BUS),
-        "the kernel has found none (no /sys/bus/ap): it needs CONFIG_AP, and a machine with AP instructions"
-    );
+    loaded?;
     let node = disks::node(&sysfs.join(NODE), NAME).context("their driver zcrypt has no node")?;
     Ok(Device {
         block: false,
@@ -88,15 +90,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sysfs = folder.path();
         let error = |load: fn() -> Result<()>| format!("{:#}", find(sysfs, load).unwrap_err());
-        assert_eq!(
-            error(|| bail!("it has no module zcrypt_cex4")),
-            "their driver zcrypt_cex4: it has no module zcrypt_cex4"
-        );
-        let none = error(|| Ok(()));
-        assert!(
-            none.starts_with("the kernel has found none (no /sys/bus/ap): "),
-            "{none}"
-        );
+        let none =
+            "the kernel has found none: it needs CONFIG_AP, and a machine with AP instructions";
+        let no_module = "their driver zcrypt_cex4: it has no module zcrypt_cex4";
+        let load = || bail!("it has no module zcrypt_cex4");
+        assert_eq!(error(load), format!("{none}: {no_module}"));
+        assert_eq!(error(|| Ok(())), format!("{none}: no /sys/bus/ap"));
+        fs::create_dir_all(sysfs.join(BUS)).unwrap();
+        assert_eq!(error(load), no_module);
         make(sysfs, None);
         let no_node = error(|| panic!("it is there"));
         assert!(
