@@ -154,7 +154,7 @@ fn names(folder: &Path, begin: &str) -> Result<Vec<String>> {
 }
 
 /// The node of a device, whose folder in sysfs has its numbers.
-fn node(folder: &Path, name: &str) -> Result<Device> {
+pub(crate) fn node(folder: &Path, name: &str) -> Result<Device> {
     let path = folder.join("dev");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let numbers = text.trim_end().split_once(':');
@@ -187,7 +187,7 @@ fn named<'a>(disk: &Disk, blocks: &'a [Block]) -> Result<&'a Block> {
 fn mount(disk: &Disk, wanted: &DiskMount, name: &str, modules: Option<&Tree>) -> Result<Tree> {
     let DiskMount { fstype, target } = wanted;
     let what = format!("disk {}: mount {fstype} on {target}", disk.id);
-    modules::provide(fstype, modules).with_context(|| what.clone())?;
+    modules::provide_file_system(fstype, modules).with_context(|| what.clone())?;
     let mut options = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     if disk.read_only {
         options |= MountAttrFlags::MOUNT_ATTR_RDONLY;

@@ -10,6 +10,7 @@ mod caches;
 mod cgroup;
 mod console;
 mod control;
+mod crypto;
 mod devices;
 mod disks;
 mod dns;

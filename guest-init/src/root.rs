@@ -11,7 +11,7 @@ use proto::{FileSystem, MountFlags, Mountable, Root, Start};
 
 use crate::mounts::{self, NO_SUID_DEV_EXEC, TERMINALS, mount_at};
 use crate::tree::{self, Tree};
-use crate::{console, devices, disks, hide, root_disk};
+use crate::{console, crypto, devices, disks, hide, root_disk};
 
 /// Where the root's file system is mounted until all that is wanted has been taken from it.
 const FILES: &str = "/files";
@@ -45,6 +45,7 @@ pub(crate) fn enter(start: &Start, copied: &mut dyn FnMut(u64, u64)) -> Result<(
     if let Some(wanted) = &start.root_disk {
         root = root_disk::open(wanted, &disks.node(&wanted.id)?, &root, copied)?;
     }
+    let adapters = crypto::provide(start.crypto_adapters, modules.as_ref())?;
     for disk in mounted {
         let target = disk.target;
         let position = before_those_below(mounts.iter().map(|(target, _)| *target), target);
@@ -73,6 +74,7 @@ pub(crate) fn enter(start: &Start, copied: &mut dyn FnMut(u64, u64)) -> Result<(
         file.attach(RESOLV_CONF)?;
     }
     disks.publish()?;
+    devices::create(adapters.as_slice())?;
     devices::create(&start.devices)?;
     create_working_directory(&start.process.cwd)
 }

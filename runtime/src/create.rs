@@ -17,7 +17,7 @@ use crate::host::{self, Host};
 use crate::lookup;
 use crate::mount_points;
 use crate::namespace;
-use crate::options::Given;
+use crate::options::{self, Given};
 use crate::split::{ANNOTATION, BundleFile, KILLS, STARTED, Split, VMSPEC, disks, split};
 
 /// The container's configuration, and what runc reads.
@@ -67,6 +67,7 @@ pub fn rewrite(bundle: &Path, container: &str, root: &Path, given: &Given) -> Re
     namespace::check(&config)?;
     let mut host = host::probe(&bundle, container, root)?;
     look_at_disks(&mut host, &config);
+    look_at_crypto(&mut host, &config)?;
     let split = split(&config, given, &host)?;
     if let Some(root) = config["root"]["path"].as_str() {
         let root = host.resolve(root);
@@ -87,6 +88,20 @@ fn look_at_disks(host: &mut Host, config: &Value) {
             (path, kind)
         })
         .collect();
+}
+
+/// Tells `host` the devices of the container's crypto adapters, if it is to have any.
+fn look_at_crypto(host: &mut Host, config: &Value) -> Result<()> {
+    let environment = config["process"]["env"].as_array().into_iter().flatten();
+    let environment: Vec<_> = environment
+        .filter_map(|entry| Some(entry.as_str()?.to_owned()))
+        .collect();
+    if let Some(uuid) = options::crypto(&environment)? {
+        let devices = host::crypto(&uuid);
+        let devices = devices.with_context(|| format!("{}={uuid}", options::CRYPTO))?;
+        host.devices.extend(devices);
+    }
+    Ok(())
 }
 
 /// Whether the container with this bundle is in a VM.

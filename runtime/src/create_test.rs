@@ -16,9 +16,9 @@ fn bundle() -> tempfile::TempDir {
     folder
 }
 
-/// As [`rewrite`], on a host that is the same everywhere.
-fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
-    let mut host = Host {
+/// A host that is the same everywhere.
+fn host(bundle: &Path) -> Host {
+    Host {
         vm_folder: "/var/lib/runq/vm".into(),
         modules: true,
         commit: None,
@@ -26,7 +26,7 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         container: "c0ffee".into(),
         certificates: Err("no certificates".into()),
         devices: vec![Device {
-            path: host::KVM,
+            path: host::KVM.into(),
             major: 10,
             minor: 232,
         }],
@@ -36,7 +36,12 @@ fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
         memory_mib: 1024,
         open_files: 1024,
         files: Default::default(),
-    };
+    }
+}
+
+/// As [`rewrite`], on that host.
+fn rewrite_here(bundle: &Path, given: &Given) -> Result<Rewritten> {
+    let mut host = host(bundle);
     let config = read_original(bundle)?;
     look_at_disks(&mut host, &config);
     write(bundle.to_owned(), split(&config, given, &host)?)
@@ -77,6 +82,33 @@ fn the_file_of_a_disk_is_looked_at() {
     std::mem::forget(rewrite_here(path, &given()).unwrap());
     let vm = VmSpec::load(&path.join(VMSPEC)).unwrap();
     assert_eq!(vm.disks[0].name, format!("data ({})", image.display()));
+}
+
+#[test]
+fn crypto_adapters_are_looked_for_and_told_of() {
+    const UUID: &str = "00000000-0000-0000-0000-00000000000a";
+    let bundle = bundle();
+    let path = bundle.path();
+    let mut config: Value = serde_json::from_slice(CONFIG_JSON).unwrap();
+    let environment = config["process"]["env"].as_array_mut().unwrap();
+    environment.push(format!("RUNQ_APUUID={UUID}").into());
+    fs::write(path.join(CONFIG), config.to_string()).unwrap();
+
+    let error = look_at_crypto(&mut host(path), &config).unwrap_err();
+    let error = format!("{error:#}");
+    let rewritten = rewrite_here(path, &given());
+    if vmm::ap::uuid(UUID).is_ok() {
+        let expected = format!("RUNQ_APUUID={UUID}: there is no such mediated device: ");
+        assert!(error.starts_with(&expected), "{error}");
+        std::mem::forget(rewritten.unwrap());
+        let vm = VmSpec::load(&path.join(VMSPEC)).unwrap();
+        assert_eq!(vm.crypto.as_deref(), Some(UUID));
+        assert!(vm.start.crypto_adapters);
+    } else {
+        let expected = format!("RUNQ_APUUID={UUID}: crypto adapters are of s390x: ");
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(rewritten.unwrap_err().to_string(), error);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use nix::sys::sysinfo::sysinfo;
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
+use vmm::ap::Matrix;
 
 /// What no VM runs without.
 pub const KVM: &str = "/dev/kvm";
@@ -96,7 +97,7 @@ impl Host {
 #[expect(missing_docs, reason = "major and minor number, as mknod(2) has them")]
 pub struct Device {
     /// Path, on the host and in the container.
-    pub path: &'static str,
+    pub path: String,
     pub major: u32,
     pub minor: u32,
 }
@@ -192,10 +193,10 @@ fn text(path: &Path) -> Result<String> {
 }
 
 /// The numbers of a character device, if it is there.
-pub fn device(path: &'static str) -> Option<Device> {
+pub fn device(path: &str) -> Option<Device> {
     let metadata = fs::metadata(path).ok()?;
     metadata.file_type().is_char_device().then(|| Device {
-        path,
+        path: path.to_owned(),
         major: libc::major(metadata.rdev()),
         minor: libc::minor(metadata.rdev()),
     })
@@ -221,6 +222,21 @@ pub fn macvtap_major() -> Option<u32> {
 fn parse_macvtap_major(devices: &str) -> Option<u32> {
     let mut lines = devices.lines();
     lines.find_map(|line| line.trim().strip_suffix(" macvtap")?.parse().ok())
+}
+
+/// The devices by which the monitor has the crypto adapters of a mediated device.
+///
+/// # Errors
+/// One line about what that, or the host, lacks.
+pub(crate) fn crypto(uuid: &str) -> Result<Vec<Device>> {
+    let matrix = Matrix::find(Path::new("/sys"), uuid)?;
+    let devices = matrix.nodes().map(|path| {
+        let device = device(&path);
+        device.with_context(|| {
+            format!("{path}: not found: load the module vfio_iommu_type1, and have udev make it")
+        })
+    });
+    devices.into_iter().collect()
 }
 
 /// As many as the kernel allows, if we may raise limits; else our own limit, as in a container that

@@ -54,8 +54,8 @@ const MOST_MEMORY: u64 = 64 << 20;
 /// Most virtual CPUs: KVM allows no more (`KVM_MAX_VCPUS`), and hosts have fewer.
 const MOST_CPUS: u32 = 1024;
 
-/// What is not supported yet. A container that asks for it is refused.
-const NOT_YET: [(&str, &str); 1] = [("", "RUNQ_APUUID")];
+/// The variable that names the mediated device with the container's crypto adapters.
+pub(crate) const CRYPTO: &str = "RUNQ_APUUID";
 
 /// The variable that names the disk that the root is on.
 pub(crate) const ROOT_DISK: &str = "RUNQ_ROOTDISK";
@@ -79,6 +79,8 @@ pub struct Options {
     pub p9_cache: Option<P9Cache>,
     /// The disk that the root is on, by its ID; whether the container has it is not known here.
     pub root_disk: Option<RootDisk>,
+    /// The mediated device with the container's crypto adapters, by its UUID.
+    pub crypto: Option<String>,
     /// The command is systemd.
     pub systemd: bool,
     /// Further commands can be run in the container.
@@ -94,11 +96,6 @@ impl Options {
     /// Names the option or variable that is wrong, its value, and what is allowed.
     pub fn read(given: &Given, environment: &[String]) -> Result<Self> {
         let source = Source { given, environment };
-        for (option, variable) in NOT_YET {
-            if let Some(setting) = source.find(option, &[variable]) {
-                bail!("{setting}: not supported yet");
-            }
-        }
         // Upstream's QEMU did without PMU and virtio 1 on a host that is a VM itself.
         source.flag("nestedvm", "")?;
         Ok(Self {
@@ -115,6 +112,7 @@ impl Options {
             cpu_features: cpu_features(&source)?,
             p9_cache: p9_cache(&source)?,
             root_disk: root_disk(&source)?,
+            crypto: crypto(environment)?,
             systemd: source.flag("", "RUNQ_SYSTEMD")?,
             exec: !source.flag("noexec", "RUNQ_NOEXEC")?,
             log: log(&source)?,
@@ -151,6 +149,20 @@ fn root_disk(source: &Source) -> Result<Option<RootDisk>> {
         id: setting.value.to_owned(),
         exclude: source.paths("", &["RUNQ_ROOTDISK_EXCLUDE"])?,
     }))
+}
+
+/// The UUID of a mediated device, which may not be there.
+pub(crate) fn crypto(environment: &[String]) -> Result<Option<String>> {
+    let source = Source {
+        given: &Given::new(),
+        environment,
+    };
+    let setting = source.find("", &[CRYPTO]);
+    let setting = setting.filter(|setting| !setting.value.is_empty());
+    let read = |setting: Setting<'_>| {
+        vmm::ap::uuid(setting.value).map_err(|error| anyhow!("{setting}: {error}"))
+    };
+    setting.map(read).transpose()
 }
 
 /// What the log of the monitor tells (`vmm::log`): a level, or levels of parts.

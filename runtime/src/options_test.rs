@@ -24,6 +24,7 @@ fn the_defaults_are_those_of_the_documentation() {
             cpu_features: "host".into(),
             p9_cache: None,
             root_disk: None,
+            crypto: None,
             systemd: false,
             exec: true,
             log: None,
@@ -114,11 +115,21 @@ fn variables_are_bounded_by_the_operators_options() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused() {
-    assert_eq!(
-        error(&[], &["RUNQ_APUUID=1"]),
-        "RUNQ_APUUID=1: not supported yet"
-    );
+fn crypto_adapters_are_of_a_device_if_the_machine_can_have_any() {
+    const UUID: &str = "62177883-f1bb-47f0-914d-32a22e3a8804";
+    assert_eq!(read(&[], &["RUNQ_APUUID="]).unwrap().crypto, None);
+    let uuid = format!("RUNQ_APUUID={UUID}");
+    match vmm::ap::uuid(UUID) {
+        Ok(_) => {
+            let options = read(&[], &[&uuid]).unwrap();
+            assert_eq!(options.crypto.as_deref(), Some(UUID));
+            assert!(error(&[], &["RUNQ_APUUID=1"]).starts_with("RUNQ_APUUID=1: this is no UUID: "));
+        }
+        Err(_) => assert_eq!(
+            error(&[], &[&uuid]),
+            format!("{uuid}: crypto adapters are of s390x: leave them out on this machine")
+        ),
+    }
 }
 
 #[test]

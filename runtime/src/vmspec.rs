@@ -65,6 +65,8 @@ pub struct VmSpec {
     pub p9_cache: Option<P9Cache>,
     /// Disks, in the order of the guest's names for them.
     pub disks: Vec<Disk>,
+    /// The mediated device with the guest's crypto adapters, by its UUID.
+    pub crypto: Option<String>,
     /// What init mounts and runs.
     pub start: Start,
 }
@@ -175,6 +177,7 @@ mod tests {
                 cache: Cache::Writethrough,
                 read_only: true,
             }],
+            crypto: Some("62177883-f1bb-47f0-914d-32a22e3a8804".into()),
             start: Start::default(),
         }
     }

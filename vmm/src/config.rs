@@ -8,6 +8,7 @@ use arch::CpuFeatures;
 use arch::cmdline::{CommandLine, Console};
 use devices::dev::DeviceSpec;
 
+use crate::ap::Matrix;
 use crate::board::Boot;
 use crate::command::Command;
 use crate::program::Program;
@@ -35,6 +36,8 @@ pub struct Config {
     /// Virtio devices, in the order of their slots. A console for the command, and random numbers if
     /// there are any devices, follow.
     pub devices: Vec<DeviceSpec>,
+    /// The mediated device with the guest's crypto adapters.
+    pub crypto: Option<Matrix>,
     /// What init is to run, if the guest has an init of ours.
     pub command: Option<Command>,
     /// Whence network interfaces come, and where they are said to be gone, while the command runs: a

@@ -9,6 +9,7 @@
 //! [`command`] talks to the guest's init on the event loop's thread. A program that runs guests is a
 //! [`program::Program`] and a [`config::Config`]; all else is here, for all of them.
 
+pub mod ap;
 pub mod board;
 pub mod command;
 pub mod config;

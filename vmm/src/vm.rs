@@ -278,6 +278,9 @@ fn attach<B: Board>(
             .attach_console(command::kernel_console(config)?, event_loop)
             .context("console")?;
     }
+    if let Some(matrix) = &config.crypto {
+        board.attach_crypto(matrix)?;
+    }
     for spec in config.devices.drain(..) {
         let mac = match &spec {
             DeviceSpec::Net(interface) => Some(MacAddress(interface.mac)),

@@ -70,6 +70,15 @@ fn a_processor_feature_that_is_not_known() {
 }
 
 #[test]
+fn crypto_adapters_on_a_machine_that_has_none_or_without_a_name() {
+    let words: &[&str] = match vmm::ap::uuid("00000000-0000-0000-0000-00000000000a") {
+        Ok(_) => &["--ap 1: ", "no UUID"],
+        Err(_) => &["--ap 1: ", "of s390x"],
+    };
+    assert_wrong(&["--ap", "1"], words);
+}
+
+#[test]
 fn a_kernel_command_line_that_is_too_long() {
     let long = "a=b ".repeat(1000);
     assert_wrong(&["--cmdline", &long], &["--cmdline"]);

@@ -270,7 +270,7 @@ fn start() -> impl Strategy<Value = Start> {
         (vec(mount(), 0..4), option::of(mountable())),
         (
             vec(device(), 0..3),
-            (vec(disk(), 0..3), option::of(root_disk())),
+            (vec(disk(), 0..3), option::of(root_disk()), any::<bool>()),
             vec(interface(), 0..3),
             vec(packet_rule(), 0..3),
         ),
@@ -284,7 +284,7 @@ fn start() -> impl Strategy<Value = Start> {
             |(
                 root,
                 (mounts, modules),
-                (devices, (disks, root_disk), interfaces, packet_rules),
+                (devices, (disks, root_disk, crypto_adapters), interfaces, packet_rules),
                 (resolver, resolv_conf, hostname),
                 sysctls,
                 paths,
@@ -297,6 +297,7 @@ fn start() -> impl Strategy<Value = Start> {
                 devices,
                 disks,
                 root_disk,
+                crypto_adapters,
                 interfaces,
                 packet_rules,
                 resolver,

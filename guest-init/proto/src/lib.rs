@@ -42,7 +42,7 @@ pub use start::{
 use serde::{Deserialize, Serialize};
 
 /// Version of all messages. Host and guest must agree exactly: they are built together.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// Name of the virtio port that carries the messages, both ways.
 pub const CONTROL_PORT: &str = "runq.control";

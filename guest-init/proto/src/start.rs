@@ -27,6 +27,9 @@ pub struct Start {
     pub disks: Vec<Disk>,
     /// The one of the disks that the root is on; unset: it is where [`Start::root`] says.
     pub root_disk: Option<RootDisk>,
+    /// The guest has crypto adapters of s390x (AP), which the command finds as /dev/z90crypt. Init loads their driver from
+    /// [`Start::modules`] if the kernel does not have it.
+    pub crypto_adapters: bool,
     /// Network interfaces beside the loopback one, set up before the command starts.
     pub interfaces: Vec<Interface>,
     /// The packet filter's rules, in an order in which each can be added. A kernel that does not take

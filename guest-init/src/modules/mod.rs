@@ -1,8 +1,7 @@
-//! Kernel modules: those of the initrd, for kernels that do not have all drivers built in, and file systems that few
-//! containers need.
+//! Kernel modules: those of the initrd, for kernels that do not have all drivers built in, and what few containers need.
 
-mod file_system;
 mod index;
+mod wanted;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,7 +11,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::console;
-pub(crate) use file_system::provide;
+pub(crate) use wanted::{provide, provide_file_system};
 
 /// Loads what `DIR/order` lists, if that file is there, and frees the initrd's memory of it.
 ///
@@ -38,12 +37,14 @@ fn names(order: &str) -> impl Iterator<Item = &str> {
 }
 
 fn load_one(path: &Path) -> Result<()> {
-    insert(&File::open(path)?)
+    insert(&File::open(path)?, false)
 }
 
-/// Gives the kernel a module.
-fn insert(file: &File) -> Result<()> {
-    match finit_module(file, c"", ModuleInitFlags::empty()) {
+/// Gives the kernel a module; one that is packed it unpacks itself (CONFIG_MODULE_DECOMPRESS).
+fn insert(file: &File, packed: bool) -> Result<()> {
+    // MODULE_INIT_COMPRESSED_FILE of linux/module.h.
+    let flags = ModuleInitFlags::from_bits_retain(u32::from(packed) << 2);
+    match finit_module(file, c"", flags) {
         // Built in, or loaded already, or for a feature of processors that this one lacks.
         Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => Ok(()),
         Err(errno) => Err(errno.into()),

@@ -27,6 +27,7 @@ Options, for all containers; the variable in a container's environment comes bef
   --noexec            RUNQ_NOEXEC         nobody may run further commands in the VM
                       RUNQ_ROOTDISK       ID of the container's disk that the root is on
                       RUNQ_ROOTDISK_EXCLUDE  absolute paths that are not copied there
+                      RUNQ_APUUID         s390x: UUID of the mediated device (vfio_ap) with its crypto adapters
                       RUNQ_SYSTEMD        the command is systemd
                       RUNQ_LOG            print the monitor's log to stderr: off, error, warn, info, debug, trace
   --nestedvm                              accepted for compatibility: nothing needs to be set

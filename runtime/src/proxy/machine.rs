@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::sys::stat::makedev;
@@ -13,6 +13,7 @@ use proto::Start;
 use proto::dns::DNS_PORT;
 use runtime::vmspec::{self, VmSpec};
 use tracing::error;
+use vmm::ap::Matrix;
 use vmm::command::{Command, Forwarded, terminal};
 use vmm::config::Config;
 use vmm::disk::Disk;
@@ -48,7 +49,7 @@ pub(crate) fn vsock(spec: &mut VmSpec) -> Option<vsock::Config> {
 /// perhaps with a port for its DNS queries, and with what comes of its network while it runs.
 ///
 /// # Errors
-/// Names the disk that cannot be opened.
+/// Names the disk that cannot be opened, or says what the crypto adapters lack.
 pub(crate) fn config(
     mut spec: VmSpec,
     network: Taken,
@@ -57,6 +58,7 @@ pub(crate) fn config(
     plugs: Option<OwnedFd>,
 ) -> Result<Config> {
     let disks = disks(&spec)?;
+    let crypto = crypto(&spec)?;
     spec.start.interfaces = network.interfaces;
     spec.start.packet_rules = network.packet_rules;
     // Before the container's own.
@@ -87,6 +89,7 @@ pub(crate) fn config(
             .chain(vsock.map(DeviceSpec::Vsock))
             .chain(disks)
             .collect(),
+        crypto,
         command: Some(command(spec, dns)?),
         plugs,
         trace: false,
@@ -129,6 +132,13 @@ fn disks(spec: &VmSpec) -> Result<Vec<DeviceSpec>> {
         disk.open(spec.cpus)
     });
     disks.collect()
+}
+
+/// Where the monitor finds the crypto adapters, of which `runq` has seen that they are there.
+fn crypto(spec: &VmSpec) -> Result<Option<Matrix>> {
+    let uuid = spec.crypto.as_deref();
+    let matrix = uuid.map(|uuid| Matrix::find(Path::new(vmspec::SYS), uuid));
+    matrix.transpose().context("crypto adapters")
 }
 
 /// Whether it is /dev/null, whose numbers are 1 and 3 (Linux' admin-guide/devices.txt): that of a container without

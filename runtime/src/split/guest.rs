@@ -66,6 +66,7 @@ pub(super) fn vm_spec(
         dns: options.dns.clone(),
         p9_cache: options.p9_cache,
         disks: disks::of_monitor(disks),
+        crypto: options.crypto.clone(),
         start,
     })
 }
@@ -110,6 +111,7 @@ fn start(spec: &Spec, options: &Options, host: &Host) -> Result<Start> {
         devices: devices(linux).context("linux.devices")?,
         disks: Vec::new(),
         root_disk: options.root_disk.clone(),
+        crypto_adapters: options.crypto.is_some(),
         // The monitor finds them in its namespace.
         interfaces: Vec::new(),
         packet_rules: Vec::new(),

@@ -136,6 +136,7 @@ pub(crate) fn spec() -> VmSpec {
         dns: None,
         p9_cache: None,
         disks: Vec::new(),
+        crypto: None,
         start: Start {
             agent: Some(Agent {
                 container: "ID".into(),

@@ -29,8 +29,8 @@ fn config(name: &str) -> Value {
 }
 
 fn host() -> Host {
-    let device = |path, minor| Device {
-        path,
+    let device = |path: &str, minor| Device {
+        path: path.into(),
         major: 10,
         minor,
     };

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use arch::CpuFeatures;
 use arch::cmdline::CommandLine;
 use devices::Memory;
 use devices::dev::console::Streams;
 use devices::event_loop::{DeviceHandle, EventLoop};
 
+use crate::ap::Matrix;
 use crate::exit::Exit;
 use crate::hypervisor::{Kvm, VcpuExit, VcpuFd};
 
@@ -54,7 +55,7 @@ pub trait Bus: Send + Sync {
 
 /// A machine without its vCPU threads: VM, memory, interrupt controllers, buses.
 ///
-/// Called in this order: `new`, `attach` and `attach_console` as often as needed, `serve`, `load`, then
+/// Called in this order: `new`, `attach` and those of its kind as often as needed, `serve`, `load`, then
 /// `vcpu` once for each index, all on the thread that builds the VM; then `run` on vCPU threads.
 pub trait Board: Bus + Sized + 'static {
     /// A machine with room for `cpus` vCPUs, and `memory` bytes of RAM.
@@ -71,6 +72,14 @@ pub trait Board: Bus + Sized + 'static {
     /// # Errors
     /// When KVM refuses its interrupt.
     fn attach_console(&mut self, streams: Streams, event_loop: &mut EventLoop) -> Result<()>;
+
+    /// Gives the guest the crypto adapters of a mediated device.
+    ///
+    /// # Errors
+    /// When the machine has none, or the host refuses.
+    fn attach_crypto(&mut self, matrix: &Matrix) -> Result<()> {
+        bail!("{matrix:?}: crypto adapters are of s390x: leave them out")
+    }
 
     /// Puts on the event loop what the machine itself has to be served there.
     fn serve(&self, event_loop: &mut EventLoop) {

@@ -43,6 +43,7 @@ impl Options {
             },
             devices: self.shares(),
             command,
+            crypto: None,
             plugs: None,
             trace: self.trace,
         }

@@ -8,11 +8,13 @@ mod start;
 mod vsock;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use clap::error::{Error, ErrorKind};
+use vmm::ap::Matrix;
 use vmm::log::{self, Level};
 use vmm::program::RUNQ_VMM;
 use vmm::stats::{Stats, rss_beside};
@@ -85,6 +87,10 @@ fn run(options: &Options) -> Result<Verdict> {
         let (device, file) = vsock.device()?;
         config.devices.push(device);
         _socket = file;
+    }
+    if let Some(uuid) = &options.ap {
+        let matrix = Matrix::find(Path::new("/sys"), uuid);
+        config.crypto = Some(matrix.with_context(|| format!("--ap {uuid}"))?);
     }
     let ended = Vm::new(config)?.run()?;
     if options.stats {

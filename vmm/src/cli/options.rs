@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, ValueEnum};
 use proto::Start;
 use serde::{Deserialize, Deserializer};
-use vmm::MIN_RAM;
 use vmm::share::P9Cache;
+use vmm::{MIN_RAM, ap};
 
 use super::disk::DiskOption;
 use super::network::Network;
@@ -106,6 +106,11 @@ pub(super) struct Options {
     /// program writes "CONNECT PORT" and a newline, and reads "OK" once the guest has accepted
     #[arg(long, value_name = "cid=N|socket=PATH")]
     pub vsock: Option<Vsock>,
+
+    /// s390x: give the guest the crypto adapters of a mediated device of vfio_ap; the command finds them as
+    /// /dev/z90crypt, for which --modules has to have zcrypt_cex4 if the kernel has not
+    #[arg(long, value_name = "UUID")]
+    pub ap: Option<String>,
 
     /// Guest kernel, an ELF vmlinux or a bzImage [default: /var/lib/runq/vm/kernel]
     #[arg(long, value_name = "FILE")]
@@ -212,6 +217,7 @@ impl Options {
             disks: [file.disks, self.disks].concat(),
             networks: [file.networks, self.networks].concat(),
             vsock: self.vsock.or(file.vsock),
+            ap: self.ap.or(file.ap),
             kernel: self.kernel.or(file.kernel),
             initrd: self.initrd.or(file.initrd),
             modules: self.modules.or(file.modules),
@@ -243,6 +249,9 @@ impl Options {
                 bytes >> 20,
                 MIN_RAM >> 20
             );
+        }
+        if let Some(uuid) = &self.ap {
+            ap::uuid(uuid).with_context(|| format!("--ap {uuid}"))?;
         }
         self.check_config()?;
         self.check_command()?;

@@ -48,7 +48,7 @@ fn shares_have_a_tag_a_directory_and_perhaps_ro() {
 #[test]
 fn a_file_says_the_same_as_the_command_line() {
     let json = r#"{
-        "rootfs": "/r", "share": ["data=/d:ro"], "9pcache": "loose", "disk": ["d.img,ro"], "net": ["tap=t"], "vsock": "cid=7",
+        "rootfs": "/r", "share": ["data=/d:ro"], "9pcache": "loose", "disk": ["d.img,ro"], "net": ["tap=t"], "vsock": "cid=7", "ap": "u",
         "kernel": "/k", "initrd": "/i", "modules": "/m", "cmdline": "quiet", "cpus": 2, "mem": "1G", "cpu": "host,-avx2", "console": "virtio",
         "stats": true, "trace": true, "command": ["/bin/echo", "hi"]
     }"#;
@@ -63,6 +63,8 @@ fn a_file_says_the_same_as_the_command_line() {
         "d.img,ro",
         "--net",
         "tap=t",
+        "--ap",
+        "u",
         "--vsock",
         "cid=7",
         "--kernel",

@@ -19,6 +19,7 @@ impl Options {
         if self.modules.is_some() {
             start.modules.get_or_insert_with(|| modules(self.p9_cache));
         }
+        start.crypto_adapters |= self.ap.is_some();
         Some(start)
     }
 }
@@ -115,10 +116,12 @@ mod tests {
 
         let options = Options {
             modules: Some("/m".into()),
+            ap: Some("62177883-f1bb-47f0-914d-32a22e3a8804".into()),
             ..options
         };
         let expected = Start {
             modules: Some(modules(None)),
+            crypto_adapters: true,
             ..orders
         };
         assert_eq!(options.start(), Some(expected));

@@ -115,6 +115,7 @@ pub(crate) fn config(kernel: &TempFile, cpus: u32) -> Config {
         console: Console::None,
         devices: Vec::new(),
         command: None,
+        crypto: None,
         plugs: None,
         trace: false,
     }

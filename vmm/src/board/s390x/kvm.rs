@@ -18,6 +18,9 @@ pub(crate) const NEEDED: [(Cap, &str); 6] = [
 /// What vCPU threads ask of the kernel beside what they do for any machine: devices on subchannels hear of eventfds.
 pub(crate) const VCPU_CALLS: [libc::c_long; 1] = [libc::SYS_epoll_ctl];
 
+/// Whether guests can have crypto adapters ([`crate::ap`]).
+pub(crate) const CRYPTO_ADAPTERS: bool = true;
+
 /// What /proc/cpuinfo shows where [`shows_virtualisation`] is false.
 pub(crate) const WITHOUT_VIRTUALISATION: &str = "no sie";
 

@@ -24,6 +24,7 @@ use devices::legacy::LineSubscriber;
 use devices::transport::ccw::VirtioCcw;
 
 use super::{Board, Boot, Bus};
+use crate::ap::{self, Matrix};
 use crate::exit::Exit;
 use crate::hypervisor::{Cap, Cpu, Intercept, Kvm, VcpuExit, VcpuFd, VmFd};
 use crate::memory;
@@ -41,6 +42,8 @@ pub struct Mainframe {
     machine: Machine,
     processors: Processors,
     entry: Option<Entry>,
+    /// The guest has them as long as this is here.
+    crypto: Option<ap::Attached>,
 }
 
 /// Why the guest is intercepted (Linux, arch/s390/include/asm/kvm_host.h, `ICPT_*`).
@@ -89,6 +92,7 @@ impl Board for Mainframe {
             machine,
             processors: Processors::new(cpus, machine.memory),
             entry: None,
+            crypto: None,
         })
     }
 
@@ -100,6 +104,11 @@ impl Board for Mainframe {
         self.sclp().hear();
         let Streams { input, output } = streams;
         event_loop.add_subscriber(LineSubscriber::new(self.sclp.clone(), input, output));
+        Ok(())
+    }
+
+    fn attach_crypto(&mut self, matrix: &Matrix) -> Result<()> {
+        self.crypto = Some(ap::attach(self.vm.file(), &self.memory, matrix)?);
         Ok(())
     }
 

@@ -15,6 +15,9 @@ pub(crate) const NEEDED: [(Cap, &str); 3] = [
 /// What vCPU threads ask of the kernel beside what they do for any machine.
 pub(crate) const VCPU_CALLS: [libc::c_long; 0] = [];
 
+/// Whether guests can have crypto adapters ([`crate::ap`]).
+pub(crate) const CRYPTO_ADAPTERS: bool = false;
+
 /// What /proc/cpuinfo shows where [`shows_virtualisation`] is false.
 pub(crate) const WITHOUT_VIRTUALISATION: &str = "neither vmx nor svm";
 

@@ -30,6 +30,11 @@ impl VmFd {
         Self { file, run_size }
     }
 
+    /// Its descriptor.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Gives the guest memory of this process, or takes it back.
     ///
     /// # Safety

@@ -1,4 +1,4 @@
-//! File systems that the kernel has as modules.
+//! What some command wants, and the kernel has as modules.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,18 +18,27 @@ const RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// The longest index file that is read, in bytes; Debian's are not half as long.
 const MAX_INDEX: u64 = 4 << 20;
 
-/// Has the kernel know a file system, by what `modules` holds: a directory for each version, as in /lib/modules.
+/// Has the kernel know a file system, by its modules if need be.
 ///
 /// Call it while init's /proc is there.
-pub(crate) fn provide(fstype: &str, modules: Option<&Tree>) -> Result<()> {
+pub(crate) fn provide_file_system(fstype: &str, modules: Option<&Tree>) -> Result<()> {
     let known = fs::read_to_string(KNOWN).context(KNOWN)?;
     if is_known(&known, fstype) {
         return Ok(());
     }
+    // The name by which mount(2) asks for it, too (get_fs_type of fs/filesystems.c).
+    provide(&format!("fs-{fstype}"), modules)
+}
+
+/// Loads what goes by this name or alias, and what that needs, from what `modules` holds: a directory for each version,
+/// as in /lib/modules.
+///
+/// Call it while init's /proc is there.
+pub(crate) fn provide(name: &str, modules: Option<&Tree>) -> Result<()> {
     let release = fs::read_to_string(RELEASE).context(RELEASE)?;
     let release = release.trim_end();
     find(modules, release)
-        .and_then(|folder| load(&folder, fstype))
+        .and_then(|folder| load(&folder, name))
         .with_context(|| format!("the kernel {release} does not have it built in"))
 }
 
@@ -44,20 +53,20 @@ fn find(modules: Option<&Tree>, release: &str) -> Result<OwnedFd> {
     })
 }
 
-/// Loads the module of a file system, and what that needs, from the directory of the kernel's version.
-fn load(folder: &impl AsFd, fstype: &str) -> Result<()> {
+/// The same from the directory of the kernel's version.
+fn load(folder: &impl AsFd, name: &str) -> Result<()> {
     let index = Index {
         dependencies: read(folder, "modules.dep")?,
         aliases: read(folder, "modules.alias")?,
         soft_dependencies: read(folder, "modules.softdep")?,
     };
-    // The name by which mount(2) asks for it, too (get_fs_type of fs/filesystems.c).
-    let name = format!("fs-{fstype}");
-    let files = index.files(&name);
+    let files = index.files(name);
     ensure!(!files.is_empty(), "it has no module {name}");
     for file in files {
-        insert(&open(folder, file)?).with_context(|| format!("load the kernel module {file}"))?;
-        console::debug(format_args!("loaded {file} for {fstype}"));
+        let packed = !file.ends_with(".ko");
+        let inserted = insert(&open(folder, file)?, packed);
+        inserted.with_context(|| format!("load the kernel module {file}"))?;
+        console::debug(format_args!("loaded {file} for {name}"));
     }
     Ok(())
 }
@@ -102,17 +111,17 @@ mod tests {
         for fstype in ["ext", "xfs", "nodev", "nodev\tsysfs"] {
             assert!(!is_known(known, fstype), "{fstype}");
         }
-        provide("proc", None).unwrap();
+        provide_file_system("proc", None).unwrap();
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = format!("{:#}", provide("nosuchfs", None).unwrap_err());
+        let error = format!("{:#}", provide_file_system("nosuchfs", None).unwrap_err());
         assert!(error.contains("its modules are not at hand"), "{error}");
 
         let directory = tempfile::tempdir().unwrap();
         let folder = File::open(directory.path()).unwrap();
-        let error = || format!("{:#}", load(&folder, "xfs").unwrap_err());
+        let error = || format!("{:#}", load(&folder, "fs-xfs").unwrap_err());
         assert!(error().starts_with("modules.dep: "), "{}", error());
         let write = |name, text| fs::write(directory.path().join(name), text).unwrap();
         write("modules.dep", "kernel/xfs.ko:\n");
