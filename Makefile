@@ -8,19 +8,17 @@ CMD ?= echo "Hello from Linux $(uname -r) in a container of its own machine"
 override CMD := $(value CMD)
 export CMD
 
-.PHONY: build install release deb run test test-unit test-host test-boot test-docker test-crash lint check check-s390x test-s390x bench shell clean clean-cache packages
+.PHONY: build programs install release deb run test test-unit test-host test-boot test-docker test-crash lint check check-s390x test-s390x bench shell clean clean-cache packages
 
 # An installed runq, and a root directory to try it on: in target/payload.
-build: packages
-	@. tests/env.sh; cargo build "$${programs[@]}"
-	kernel-config/build >/dev/null
+build: programs
 	tests/payload target/payload
 
-install: build
-	@packaging/install
-
-release deb: build
+# What is handed to users, for this machine, or another: make deb ARCH=s390x.
+programs install release deb: packages
 	@packaging/$@
+
+install release deb: programs
 
 run:
 	@tests/run
@@ -35,8 +33,8 @@ lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
 	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,clean-cache,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
-		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/s390x/{check,guest,host,root.sh,run} tests/host/scripts/*.sh \
-		packaging/{install,version,release,deb,mkcerts.sh} .ci/run
+		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/s390x/{check,guest,host,release,root.sh,run} tests/host/scripts/*.sh \
+		packaging/{deb,install,machine.sh,mkcerts.sh,programs,release,version} .ci/run
 
 check: lint test-unit
 
@@ -45,6 +43,7 @@ check-s390x:
 
 test-s390x:
 	@tests/s390x/run
+	@tests/s390x/release
 
 bench: packages
 	@tests/bench/run

@@ -65,6 +65,27 @@ fn the_target_is_cargos() {
 }
 
 #[test]
+fn machines_that_are_not_known_are_refused() {
+    let refused = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(root());
+        let output = command.env("ARCH", "vax").output().unwrap();
+        assert!(!output.status.success(), "{words:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for script in ["programs", "install", "release", "deb"] {
+        let script = format!("packaging/{script}");
+        let said = format!("{script}: ARCH=vax: unknown; x86_64 and s390x are known\n");
+        assert_eq!(refused(&[&script]), said);
+    }
+    let kernel = "kernel-config/build: --machine vax: unknown; x86_64 and s390x are known\n";
+    assert_eq!(
+        refused(&["kernel-config/build", "--machine", "vax"]),
+        kernel
+    );
+}
+
+#[test]
 fn the_last_used_kernels_stay_and_what_may_be_in_use() {
     const DAY: u64 = 24 * 3600;
     let dir = tempfile::tempdir().unwrap();

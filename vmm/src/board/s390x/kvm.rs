@@ -2,8 +2,8 @@
 
 use crate::hypervisor::Cap;
 
-/// The module that brings /dev/kvm.
-pub(crate) const MODULES: &str = "kvm";
+/// The module that brings /dev/kvm, and what it needs (Linux, arch/s390/kvm/kvm-s390.c, `nested`).
+pub(crate) const MODULES: &str = "kvm (if this is a guest of KVM, its host's needs nested=1)";
 
 /// What a mainframe cannot do without, and what to call it.
 pub(crate) const NEEDED: [(Cap, &str); 6] = [
@@ -39,7 +39,9 @@ mod tests {
 
     #[test]
     fn virtualisation_is_a_whole_word_among_the_features() {
-        assert!(shows_virtualisation("features\t: esan3 zarch sie\n"));
+        assert!(shows_virtualisation(
+            "vendor_id       : IBM/S390\nfeatures\t: esan3 zarch stfle highgprs sie \nfacilities      : 0 1\n"
+        ));
         assert!(!shows_virtualisation("features\t: esan3 siesta\n"));
         assert!(!shows_virtualisation("bugs: sie\n"));
     }
