@@ -33,13 +33,14 @@ lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features devices/testing -- -D warnings
 	shellcheck -S warning kernel-config/{build,check,fetch-deb,initrd,stock} tests/{all,clean-cache,docker-packages,packages,payload,private-docker,reload-docker,run,shell,with-runq} \
-		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/s390x/{check,exits,guest,host,release,root.sh,run} tests/host/scripts/*.sh \
+		tests/env.sh tests/bench/{build-initrd,disk,docker,files,network,run,start} tests/s390x/{check,exits,guest,host,host.sh,machine.sh,release,root.sh,run,unit-tests.sh,units,units-host} tests/host/scripts/*.sh \
 		packaging/{deb,install,machine.sh,mkcerts.sh,programs,release,version} .ci/run
 
 check: lint test-unit
 
 check-s390x:
 	@tests/s390x/check
+	@tests/s390x/units
 
 test-s390x:
 	@tests/s390x/run

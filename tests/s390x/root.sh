@@ -4,9 +4,9 @@
 
 # Those with Rust of our edition, in the order of choice: a mirror may have one of them in halves.
 suites=(trixie-backports forky sid)
-# libcap-ng is for the crate capng; the last two are what runs in the emulated host.
+# libcap-ng is for the crate capng; the last three are what runs in the emulated host.
 toolchain=(rustc cargo rust-clippy gcc libc6-dev gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user
-    libstd-rust-dev:s390x libcap-ng-dev:s390x busybox-static:s390x crun:s390x)
+    libstd-rust-dev:s390x libcap-ng-dev:s390x busybox-static:s390x crun:s390x iptables:s390x)
 
 s390x='s390x-unknown-linux-gnu'
 out=$cache/s390x

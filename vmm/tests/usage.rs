@@ -80,7 +80,7 @@ fn crypto_adapters_on_a_machine_that_has_none_or_without_a_name() {
 
 #[test]
 fn a_kernel_command_line_that_is_too_long() {
-    let long = "a=b ".repeat(1000);
+    let long = "a=b ".repeat(2000);
     assert_wrong(&["--cmdline", &long], &["--cmdline"]);
 }
 
