@@ -193,7 +193,7 @@ fn without_a_capability_the_host_refuses_what_takes_it() {
 fn a_guest_that_flushes_what_it_has_locked_need_not_flush_the_rest() {
     const INIT_EXT: u64 = 1 << 30;
     const FLUSH_LOCKS: u64 = 1 << 62;
-    const NOFLUSH: u64 = 1 << 5;
+    const NOFLUSH: u32 = 1 << 5;
     // A file system of the host that does nothing at close(2).
     let share = tempdir_in("/dev/shm").unwrap();
     let mut guest = Guest::new(share.path(), false, "flush");

@@ -61,13 +61,14 @@ impl Guest {
     }
 
     /// Creates a file and returns node, handle and the flags that the file is opened with.
-    pub(in crate::dev) fn create_with_flags(&mut self, name: &str) -> Result<(u64, u64, u64), i32> {
+    pub(in crate::dev) fn create_with_flags(&mut self, name: &str) -> Result<(u64, u64, u32), i32> {
         let mut body = words(&[libc::O_RDWR as u32, 0o100_666, 0, 0]);
         body.extend(format!("{name}\0").as_bytes());
         let answer = self.ask(Opcode::Create, ROOT, &body)?;
         let long = |at: usize| u64::from_ne_bytes(*answer[at..].first_chunk().unwrap());
         // `struct fuse_entry_out` has 128 bytes.
-        Ok((long(0), long(128), long(136)))
+        let flags = u32::from_ne_bytes(*answer[136..].first_chunk().unwrap());
+        Ok((long(0), long(128), flags))
     }
 
     pub(in crate::dev) fn read(&mut self, node: u64, handle: u64) -> Vec<u8> {
