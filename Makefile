@@ -46,6 +46,7 @@ test-s390x:
 	@tests/s390x/run
 	@tests/s390x/exits
 	@tests/s390x/release
+	@tests/s390x/run lean
 
 bench: packages
 	@tests/bench/run

@@ -137,29 +137,36 @@ fn only(calls: &[libc::c_long]) -> Vec<FilterInstruction> {
 /// A program that asks for nothing but exit_group(42) (elf(5): the header, one segment, the code).
 fn write_program(path: &Path) {
     const BASE: u64 = 0x40_0000;
-    // mov edi, 42; mov eax, SYS_exit_group; syscall
-    const CODE: [u8; 12] = [0xbf, 42, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
-    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    let half = |file: &mut Vec<u8>, value: u16| file.extend(value.to_le_bytes());
-    // ET_EXEC for EM_X86_64, version 1, entry after both headers.
+    // The order of bytes (little-endian is 1), the machine (e_machine), and exit_group(42).
+    let (order, machine, code): (u8, u16, &[u8]) = if cfg!(target_arch = "s390x") {
+        // lghi %r2, 42; svc SYS_exit_group
+        (2, 22, &[0xa7, 0x29, 0, 42, 0x0a, 248])
+    } else {
+        // mov edi, 42; mov eax, SYS_exit_group; syscall
+        (1, 62, &[0xbf, 42, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05])
+    };
+    let mut file = b"\x7fELF\x02".to_vec();
+    file.extend([order, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let half = |file: &mut Vec<u8>, value: u16| file.extend(value.to_ne_bytes());
+    // ET_EXEC for the machine, version 1, entry after both headers.
     half(&mut file, 2);
-    half(&mut file, 62);
-    file.extend(1_u32.to_le_bytes());
+    half(&mut file, machine);
+    file.extend(1_u32.to_ne_bytes());
     for long in [BASE + 120, 64, 0] {
-        file.extend(long.to_le_bytes());
+        file.extend(long.to_ne_bytes());
     }
-    file.extend(0_u32.to_le_bytes());
+    file.extend(0_u32.to_ne_bytes());
     for value in [64, 56, 1, 0, 0, 0] {
         half(&mut file, value);
     }
     // PT_LOAD, to be read and executed, the whole file.
-    file.extend(1_u32.to_le_bytes());
-    file.extend(5_u32.to_le_bytes());
-    let size = 120 + CODE.len() as u64;
+    file.extend(1_u32.to_ne_bytes());
+    file.extend(5_u32.to_ne_bytes());
+    let size = 120 + code.len() as u64;
     for long in [0, BASE, BASE, size, size, 0x1000] {
-        file.extend(long.to_le_bytes());
+        file.extend(long.to_ne_bytes());
     }
-    file.extend(CODE);
+    file.extend(code);
     fs::write(path, file).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }

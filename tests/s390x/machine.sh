@@ -4,7 +4,7 @@
 
 # Debian with a kernel whose KVM runs there. Older ones are packed with xz, which takes minutes to unpack there.
 suite=trixie
-# What is waited for at most, in seconds, where other programs take most of the processor.
+# How long it may run at most, in seconds, where other programs take most of the processor.
 patience=${RUNQ_S390X_PATIENCE:-1200}
 # Where the machine finds its initrd, above its kernel.
 initrd_address=$((64 << 20))
@@ -107,14 +107,14 @@ CONF
 
 # emulate: runs it until its init says that it is done. It does not end by itself.
 emulate() {
-    local pid status=1
+    local pid status=1 deadline=$((SECONDS + patience))
     rm -f "$run/input"
     mkfifo "$run/input"
     (cd "$run" && HERCULES_RC=start exec hercules -d -f machine.conf) <>"$run/input" >"$run/console" 2>&1 &
     pid=$!
     # shellcheck disable=SC2064
     trap "kill -9 $pid" EXIT
-    while kill -0 "$pid" 2>/dev/null && ((SECONDS < patience)); do
+    while kill -0 "$pid" 2>/dev/null && ((SECONDS < deadline)); do
         if grep -qa '^host: done' "$run/disk"; then
             status=0
             break
