@@ -15,7 +15,7 @@ starting=(--test runq --test usage)
 # nanoseconds of fstat(2). `units` has them, on an emulated machine.
 beyond=(agent::hostile agent::tests command::signals::tests::sigpipe command::terminal dev::blk::hostile_test dev::blk::image
     dev::blk::tests dev::fs::fs_test dev::fs::hostile_test dev::p9::hostile_test dev::p9::p9_test dev::share::locks::locks_test
-    dev::share::opens_test dev::share::threads_test dev::share::watches::watches_test dns::listener::tests::the_sockets dns::relay exec::confine
-    heap::tests legacy::serial::tests::the_thread log::tests::a_panic plug::tests::what_makes_no_sense reap::tests::exit_codes
+    dev::share::opens_test dev::share::threads_test dev::share::watches::watches_test dns::listener::tests::the_sockets dns::relay
+    exec::confine heap::tests legacy::serial::tests::the_thread log::tests::a_panic plug::tests::what_makes_no_sense reap::tests::exit_codes
     rights::tests root_disk::tests::a_hundred rules::tests::rules_are_the_same_in seccomp::load_test seccomp::tests::a_restricted
     seccomp::tests::whatever_else stats::tests::our_own)
