@@ -19,3 +19,5 @@ beyond=(agent::hostile agent::tests command::signals::tests::sigpipe command::te
     exec::confine heap::tests legacy::serial::tests::the_thread log::tests::a_panic plug::tests::what_makes_no_sense reap::tests::exit_codes
     rights::tests root_disk::tests::a_hundred rules::tests::rules_are_the_same_in seccomp::load_test seccomp::tests::a_restricted
     seccomp::tests::whatever_else stats::tests::our_own)
+# These of them not even there, where the shell is busybox's: it does not end by the terminal's signal.
+unshown=(agent::tests::a_terminal_is_the_commands)
